@@ -1,0 +1,113 @@
+//! Matrix products by the `gemm` crate, split over threads by shape alone.
+
+use crate::scalar::Float;
+use gemm::Parallelism;
+use rayon::prelude::*;
+
+/// A matrix inside a slice: element (i, j) is `data[i * row_step + j * col_step]`.
+#[derive(Clone, Copy)]
+pub struct Matrix<'a, T> {
+    /// The storage from the first element on.
+    pub data: &'a [T],
+    /// Step to the next row.
+    pub row_step: isize,
+    /// Step to the next column.
+    pub col_step: isize,
+}
+
+impl<T> Matrix<'_, T> {
+    /// Whether every element of a `rows` by `cols` matrix lies inside the slice.
+    fn holds(&self, rows: usize, cols: usize) -> bool {
+        let last = (rows as isize - 1) * self.row_step + (cols as isize - 1) * self.col_step;
+        self.row_step >= 0 && self.col_step >= 0 && last < self.data.len() as isize
+    }
+
+    /// The matrix from row `i`, column `j` on.
+    fn from(&self, i: usize, j: usize) -> Self {
+        Matrix { data: &self.data[i * self.row_step as usize + j * self.col_step as usize..], ..*self }
+    }
+}
+
+/// Multiplications that make a piece worth a task of its own.
+const PIECE: usize = 1 << 21;
+/// Fewest rows or columns of a piece: below this, packing the other operand again costs more than a thread gains.
+const SIDE: usize = 64;
+
+/// `out[m, n] = a[m, k] b[k, n]`, or `+=`; rows of `out` lie behind each other.
+pub fn matmul<T: Float>((m, k, n): (usize, usize, usize), a: Matrix<T>, b: Matrix<T>, out: &mut [T], accumulate: bool) {
+    if m == 0 || n == 0 {
+        return;
+    }
+    if k == 0 {
+        return if !accumulate {
+            out.fill(T::zero())
+        };
+    }
+    assert!(a.holds(m, k) && b.holds(k, n) && out.len() == m * n, "matrices lie inside their storages");
+    let pieces = (m * n * k / PIECE).clamp(1, 32);
+    let by_rows = m >= 2 * SIDE || m >= n;
+    if pieces == 1 || m.max(n) < 2 * SIDE {
+        return piece((m, k, n), a, b, Output { data: out.as_mut_ptr(), row_step: n }, accumulate);
+    }
+    let side = if by_rows { m } else { n };
+    let step = side.div_ceil(pieces).max(SIDE).next_multiple_of(16);
+    if by_rows {
+        out.par_chunks_mut(step * n).enumerate().for_each(|(i, rows)| {
+            let out = Output { data: rows.as_mut_ptr(), row_step: n };
+            piece((rows.len() / n, k, n), a.from(i * step, 0), b, out, accumulate);
+        });
+    } else {
+        let out = Output { data: out.as_mut_ptr(), row_step: n };
+        (0..n.div_ceil(step)).into_par_iter().for_each(|j| {
+            let width = step.min(n - j * step);
+            piece((m, k, width), a, b.from(0, j * step), out.columns(j * step), accumulate);
+        });
+    }
+}
+
+/// Where a piece is written: a pointer, because column pieces of one matrix interleave.
+#[derive(Clone, Copy)]
+struct Output<T> {
+    data: *mut T,
+    row_step: usize,
+}
+
+// SAFETY: the pieces that `matmul` hands to threads are disjoint, and it outlives them.
+unsafe impl<T: Send> Send for Output<T> {}
+unsafe impl<T: Send> Sync for Output<T> {}
+
+impl<T> Output<T> {
+    fn columns(self, skip: usize) -> Self {
+        // SAFETY: `skip` is less than the number of columns.
+        Output { data: unsafe { self.data.add(skip) }, ..self }
+    }
+}
+
+/// One product on this thread.
+fn piece<T: Float>((m, k, n): (usize, usize, usize), a: Matrix<T>, b: Matrix<T>, out: Output<T>, accumulate: bool) {
+    let kept = if accumulate { T::one() } else { T::zero() };
+    // SAFETY: `matmul` checked that both operands hold their elements, and gives each piece rows or columns of its own.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out.data,
+            1,
+            out.row_step as isize,
+            accumulate,
+            a.data.as_ptr(),
+            a.col_step,
+            a.row_step,
+            b.data.as_ptr(),
+            b.col_step,
+            b.row_step,
+            kept,
+            T::one(),
+            false,
+            false,
+            false,
+            Parallelism::None,
+        );
+    }
+}

@@ -1,0 +1,14 @@
+//! What kernels on the host are made of: SIMD chosen at run time, work split by shape alone, matrix products.
+
+mod gemm;
+mod split;
+
+pub use gemm::{Matrix, matmul};
+pub use split::{blocks, blocks_into, rows, sum_rows};
+
+/// Runs `f` compiled for the widest SIMD this processor has. Mark `f`, and what it calls, `#[inline(always)]`:
+/// only code inlined here is compiled so.
+#[inline]
+pub fn simd<R>(f: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(f)
+}

@@ -1,0 +1,19 @@
+#![doc = include_str!("../README.md")]
+#![deny(missing_docs)]
+
+pub mod autograd;
+pub mod device;
+pub mod dtype;
+pub mod error;
+pub mod ops;
+pub mod rng;
+pub mod scalar;
+pub mod shape;
+pub mod tensor;
+
+pub use device::{Array, Bytes, Device, Spec, Tag};
+pub use dtype::DType;
+pub use error::{Error, Result};
+pub use rng::Seed;
+pub use shape::Shape;
+pub use tensor::Tensor;

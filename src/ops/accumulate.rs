@@ -1,0 +1,67 @@
+//! Sums of cotangents, in place where nothing else refers to the storage.
+
+use super::walk::{CHUNK, Reader};
+use crate::device::{Array, cpu};
+use crate::float;
+use crate::scalar::Float;
+use crate::tensor::Tensor;
+
+/// `a + b`, component by component where both move along the same directions.
+pub(crate) fn sum(a: Tensor, b: Tensor) -> Tensor {
+    if a.is_traced() || b.is_traced() || a.shape() != b.shape() {
+        return &a + &b;
+    }
+    match (a.level(), b.level()) {
+        (None, None) => Tensor::from_array(sum_arrays(a.value, b.value)),
+        (left, right) => {
+            let level = left.max(right).expect("one of them is lifted");
+            let directions = [&a, &b].map(|t| t.lower(level).1.len()).into_iter().max().unwrap_or(0);
+            let (a0, da) = a.into_parts(level, directions);
+            let (b0, db) = b.into_parts(level, directions);
+            let tangents = da.into_iter().zip(db).map(|(a, b)| match (a, b) {
+                (Some(a), Some(b)) => Some(sum(a, b)),
+                (a, b) => a.or(b),
+            });
+            let tangents = tangents.collect();
+            sum(a0, b0).lift(level, tangents)
+        }
+    }
+}
+
+fn sum_arrays(mut a: Array, mut b: Array) -> Array {
+    let writable = |x: &Array| x.unique() && x.contiguous();
+    if !writable(&a) {
+        if !writable(&b) {
+            return (&Tensor::from_array(a) + &Tensor::from_array(b)).value;
+        }
+        std::mem::swap(&mut a, &mut b);
+    }
+    add_assign(&mut a, &b);
+    a
+}
+
+/// `y += x`; `y` must be unique and contiguous, `x` of its shape.
+pub fn add_assign(y: &mut Array, x: &Array) {
+    if y.device().computes() {
+        float!(y.dtype(), T => add::<T>(y, x));
+    }
+}
+
+fn add<T: Float>(y: &mut Array, x: &Array) {
+    const TASK: usize = 32 * CHUNK;
+    let x = Reader::<T>::new(x);
+    cpu::blocks_into(y.slice_mut::<T>(), TASK, |task, out| {
+        let mut space = [T::zero(); CHUNK];
+        for (i, out) in out.chunks_mut(CHUNK).enumerate() {
+            let x = x.read(task * TASK + i * CHUNK, out.len(), &mut space);
+            cpu::simd(
+                #[inline(always)]
+                || {
+                    for (y, x) in out.iter_mut().zip(x) {
+                        *y += *x;
+                    }
+                },
+            );
+        }
+    });
+}

@@ -1,0 +1,143 @@
+//! Rows by index: gather, its transpose scatter-add, and embedding's way in.
+
+use super::{Input, Op, Outputs, Sample};
+use crate::autograd::{Derivative, Factors, Transpose2};
+use crate::device::{Array, Spec, cpu};
+use crate::dtype::{DType, Element};
+use crate::scalar::Float;
+use crate::tensor::Tensor;
+use crate::{element, float};
+
+/// Rows of a table, see [`Tensor::gather`]: linear in the table, for given indices.
+#[derive(Debug)]
+pub struct Gather;
+
+/// Rows added into a table of zeros, see [`Tensor::scatter_add`].
+#[derive(Debug)]
+pub struct ScatterAdd {
+    rows: usize,
+}
+
+fn indices(ids: &Spec) -> Result<(), String> {
+    match ids.dtype {
+        DType::U32 => Ok(()),
+        other => Err(format!("indices are u32, not {other}")),
+    }
+}
+
+impl Op for Gather {
+    fn name(&self) -> &'static str {
+        "gather"
+    }
+    fn infer(&self, ins: &[Spec]) -> Result<Spec, String> {
+        indices(&ins[1])?;
+        if ins[0].shape.is_empty() {
+            return Err("a scalar has no rows".into());
+        }
+        let sizes = [&ins[1].shape[..], &ins[0].shape[1..]].concat();
+        Ok(Spec::new(ins[0].dtype, &sizes[..]))
+    }
+    fn contiguous(&self) -> bool {
+        true
+    }
+    fn cpu(&self, ins: &[&Array], out: Outputs<'_>) {
+        element!(ins[0].dtype(), T => gather::<T>(ins[0], ins[1].slice(), out.y))
+    }
+    fn derivative(&self) -> Derivative<'_> {
+        Derivative::Bilinear(self)
+    }
+    fn factors(&self, i: usize, ids: &Tensor, dy: &Tensor) -> Option<Factors> {
+        let width = dy.count() / ids.count().max(1);
+        (i == 0).then(|| Factors::Rows { ids: ids.reshape([ids.count()]), dy: dy.reshape([ids.count(), width]) })
+    }
+}
+
+impl Transpose2 for Gather {
+    fn transpose(&self, _: usize, c: &Tensor, ids: &Tensor, spec: &Spec) -> Tensor {
+        let sizes = [&[ids.count()], &spec.shape[1..]].concat();
+        c.reshape(&sizes[..]).scatter_add(&ids.reshape([ids.count()]), spec.shape[0])
+    }
+}
+
+impl Op for ScatterAdd {
+    fn name(&self) -> &'static str {
+        "scatter_add"
+    }
+    fn infer(&self, ins: &[Spec]) -> Result<Spec, String> {
+        indices(&ins[1])?;
+        if ins[0].shape.is_empty() || ins[1].shape.len() != 1 || ins[0].shape[0] != ins[1].shape[0] {
+            return Err(format!("rows of shape {:?} at indices of shape {:?}", ins[0].shape, ins[1].shape));
+        }
+        Ok(Spec { shape: ins[0].shape.with(0, self.rows), ..ins[0] })
+    }
+    fn contiguous(&self) -> bool {
+        true
+    }
+    fn cpu(&self, ins: &[&Array], out: Outputs<'_>) {
+        float!(ins[0].dtype(), T => scatter_add::<T>(ins[0], ins[1].slice(), out.y))
+    }
+    fn derivative(&self) -> Derivative<'_> {
+        Derivative::Bilinear(self)
+    }
+}
+
+impl Transpose2 for ScatterAdd {
+    fn transpose(&self, _: usize, c: &Tensor, ids: &Tensor, _: &Spec) -> Tensor {
+        c.gather(ids)
+    }
+}
+
+/// An index beyond the table is a bug of the caller, like any index out of bounds.
+fn check(id: u32, rows: usize) -> usize {
+    assert!((id as usize) < rows, "index {id} into {rows} rows");
+    id as usize
+}
+
+fn gather<T: Element>(table: &Array, ids: &[u32], y: &mut Array) {
+    let rows = table.shape()[0];
+    let width = table.count() / rows.max(1);
+    let table = table.slice::<T>();
+    cpu::rows(y.slice_mut::<T>(), width, |first, out| {
+        for (row, &id) in out.chunks_mut(width).zip(&ids[first..]) {
+            row.copy_from_slice(&table[check(id, rows) * width..][..width]);
+        }
+    });
+}
+
+/// One pass on one thread: in the order of the indices, so that sums have the same bits always.
+fn scatter_add<T: Float>(x: &Array, ids: &[u32], y: &mut Array) {
+    let rows = y.shape()[0];
+    let width = y.count() / rows.max(1);
+    let out = y.slice_mut::<T>();
+    out.fill(T::zero());
+    if width == 0 {
+        return;
+    }
+    for (row, &id) in x.slice::<T>().chunks(width).zip(ids) {
+        for (y, x) in out[check(id, rows) * width..][..width].iter_mut().zip(row) {
+            *y += *x;
+        }
+    }
+}
+
+impl Tensor {
+    /// Rows of this table at `ids` (u32): [rows, ..] and [..ids] give [..ids, ..].
+    #[track_caller]
+    pub fn gather(&self, ids: &Tensor) -> Tensor {
+        Tensor::apply(Gather, &[self, ids])
+    }
+
+    /// A table of `rows` rows in which row `ids[i]` is the sum of this tensor's rows `i`.
+    #[track_caller]
+    pub fn scatter_add(&self, ids: &Tensor, rows: usize) -> Tensor {
+        Tensor::apply(ScatterAdd { rows }, &[self, ids])
+    }
+}
+
+pub(super) fn samples() -> Vec<Sample> {
+    vec![
+        Sample::new(Gather, [Input::normal([5, 3]), Input::index([2, 4], 5)]),
+        Sample::new(Gather, [Input::normal([4]), Input::index([3], 4)]),
+        Sample::new(ScatterAdd { rows: 4 }, [Input::normal([6, 3]), Input::index([6], 4)]),
+    ]
+}

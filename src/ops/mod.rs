@@ -1,0 +1,87 @@
+//! Every primitive, one file each: shape rule, CPU kernel, derivative, sample inputs.
+//!
+//! A user's own op implements the same [`Op`] and is applied with [`Tensor::apply`].
+
+pub(crate) mod accumulate;
+pub mod binary;
+pub mod compare;
+mod elementwise;
+pub mod index;
+pub mod matmul;
+pub mod movement;
+pub mod reduce;
+mod sample;
+pub mod unary;
+mod walk;
+
+pub use sample::{Fill, Input, Sample};
+
+use crate::autograd::Derivative;
+use crate::device::{Array, Spec};
+use crate::tensor::Tensor;
+
+/// A primitive operation on tensors. A value of this type holds its constants (axes, epsilon, seed).
+///
+/// A GPU device will ask an op for its WGSL entry point here, beside `cpu`; `Null` asks for nothing but shapes.
+pub trait Op: Send + Sync + std::fmt::Debug {
+    /// Name in messages and tables, and of the shader file.
+    fn name(&self) -> &'static str;
+
+    /// Type and shape of the result, or what is wrong with the operands: the only place where shapes are checked.
+    fn infer(&self, ins: &[Spec]) -> Result<Spec, String>;
+
+    /// For ops that move no data: the result as a view of the only operand.
+    fn view(&self, _x: &Array) -> Option<Array> {
+        None
+    }
+
+    /// Whether kernels want their operands row by row without gaps.
+    fn contiguous(&self) -> bool {
+        false
+    }
+
+    /// What the forward kernel keeps for the backward kernel besides operands and result.
+    fn residuals(&self, _ins: &[Spec]) -> Vec<Spec> {
+        Vec::new()
+    }
+
+    /// Scratch of the forward kernel.
+    fn scratch(&self, _ins: &[Spec]) -> Option<Spec> {
+        None
+    }
+
+    /// Computes the result on the host.
+    fn cpu(&self, ins: &[&Array], out: Outputs<'_>);
+
+    /// How the result changes with the operands.
+    fn derivative(&self) -> Derivative<'_>;
+
+    /// For products with a weight, operand `i`: its gradient in factored form, given the other operand.
+    fn factors(&self, _i: usize, _other: &Tensor, _cotangent: &Tensor) -> Option<crate::autograd::Factors> {
+        None
+    }
+}
+
+/// Where a forward kernel writes. Everything is contiguous, with unspecified contents.
+pub struct Outputs<'a> {
+    /// The result.
+    pub y: &'a mut Array,
+    /// As declared by [`Op::residuals`], or empty when nothing will be differentiated.
+    pub residuals: &'a mut [Array],
+    /// As declared by [`Op::scratch`].
+    pub scratch: Option<&'a mut Array>,
+}
+
+/// Every op with operands to try it on: the list that tests and `check` loop over.
+pub fn samples() -> Vec<Sample> {
+    [
+        binary::samples(),
+        compare::samples(),
+        index::samples(),
+        matmul::samples(),
+        movement::samples(),
+        reduce::samples(),
+        unary::samples(),
+    ]
+    .concat()
+}
