@@ -1,7 +1,7 @@
 //! The tensor: a value, perhaps a trace, perhaps tangents. Its operations are methods, defined beside their kernels
 //! in `ops`.
 
-use crate::autograd::{LeafId, Lifted, Trace, apply, next_id};
+use crate::autograd::{LeafId, Lifted, Trace, apply};
 use crate::device::{Array, Device, Spec, Tag};
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
@@ -150,7 +150,7 @@ impl Tensor {
 
     /// This value as a new leaf: gradients are taken with respect to it.
     pub fn leaf(&self) -> Tensor {
-        self.leaf_as(LeafId(next_id()), false)
+        self.leaf_as(LeafId::new(), false)
     }
 
     /// This value as the leaf `id`; `factored` if its gradient is wanted as factors where it is a weight.

@@ -3,18 +3,22 @@
 //! An op says which class its derivative is of, and both modes follow. Rules are written in tensor operations, so
 //! that they run on every device and can be differentiated again.
 
+mod functional;
 mod fused;
 mod gradient;
 mod lift;
+mod recompute;
 mod record;
 mod reverse;
 
+pub use functional::{Direction, Hvp, gauss_newton, hvp, jvp};
 pub use gradient::{Factors, Gradient};
+pub use recompute::checkpoint;
 pub use record::LeafId;
 pub use reverse::{backward, grad, vjp};
 
 pub(crate) use lift::Lifted;
-pub(crate) use record::{Trace, apply, next_id};
+pub(crate) use record::{Trace, apply};
 
 use crate::device::{Array, Spec};
 use crate::tensor::Tensor;

@@ -19,6 +19,13 @@ pub(crate) fn next_id() -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LeafId(pub(crate) u64);
 
+impl LeafId {
+    /// An identity that no other leaf has.
+    pub(crate) fn new() -> LeafId {
+        LeafId(next_id())
+    }
+}
+
 /// Where a tensor came from: what backward needs of it and no more.
 pub(crate) struct Trace {
     pub id: u64,
@@ -207,7 +214,7 @@ fn push(
     }
 }
 
-fn record(
+pub(super) fn record(
     op: Arc<dyn Op>,
     ins: &[&Tensor],
     parents: Vec<Option<Arc<Trace>>>,

@@ -1,7 +1,7 @@
 //! Reverse mode: walks the traces, newest first, and frees them as it goes.
 
 use super::record::{LeafId, Node, Trace};
-use super::{Derivative, Gradient, Saved, fused};
+use super::{Derivative, Factors, Gradient, Saved, fused};
 use crate::tensor::Tensor;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -195,7 +195,7 @@ fn count_uses(root: &Arc<Trace>, want: &Want) -> HashMap<u64, Pending> {
 enum Part {
     Nothing,
     Dense(Tensor),
-    Factored(super::Factors),
+    Factored(Factors),
 }
 
 impl From<Option<Tensor>> for Part {
@@ -204,41 +204,38 @@ impl From<Option<Tensor>> for Part {
     }
 }
 
-/// Cotangents of an op's operands, by its class.
+/// Cotangents of an op's operands: factored where a weight wants it so, the rest by class.
 fn pull(trace: &Arc<Trace>, node: &Node, c: &Tensor, needs: &[bool], differentiable: bool) -> Vec<Part> {
-    let reattached;
-    let saved = if differentiable {
-        reattached = reattach(trace, node);
-        &reattached
-    } else {
-        &node.saved
+    if differentiable {
+        return rule(node, &reattach(trace, node), c, needs, true).into_iter().map(Part::from).collect();
+    }
+    let factored = |i: usize| needs[i] && node.parents[i].as_ref().is_some_and(|parent| parent.factored);
+    let factors: Vec<Option<Factors>> =
+        (0..needs.len()).map(|i| factored(i).then(|| node.op.factors(i, &node.saved, c)).flatten()).collect();
+    let rest: Vec<bool> = needs.iter().zip(&factors).map(|(&needed, factors)| needed && factors.is_none()).collect();
+    let dense = match rest.contains(&true) {
+        true => rule(node, &node.saved, c, &rest, false),
+        false => vec![None; rest.len()],
     };
+    factors.into_iter().zip(dense).map(|(factors, dense)| factors.map_or(Part::from(dense), Part::Factored)).collect()
+}
+
+/// Cotangents of an op's operands, by its class.
+fn rule(node: &Node, saved: &Saved, c: &Tensor, needs: &[bool], differentiable: bool) -> Vec<Option<Tensor>> {
     let wanted = (0..needs.len()).map(|i| needs[i].then_some(i));
     match node.op.derivative() {
-        Derivative::Zero => wanted.map(|_| Part::Nothing).collect(),
-        Derivative::Linear(linear) => {
-            let transpose = |i| linear.transpose(i, c, &saved.specs);
-            wanted.map(|i| i.map(transpose).into()).collect()
+        Derivative::Zero => vec![None; needs.len()],
+        Derivative::Linear(linear) => wanted.map(|i| i.map(|i| linear.transpose(i, c, &saved.specs))).collect(),
+        Derivative::Bilinear(rule) => {
+            let transpose = |i: usize| rule.transpose(i, c, saved.input(1 - i), saved.spec(i));
+            wanted.map(|i| i.map(transpose)).collect()
         }
-        Derivative::Bilinear(rule) => wanted
-            .map(|i| {
-                let Some(i) = i else { return Part::Nothing };
-                let other = saved.input(1 - i);
-                let factored = node.parents[i].as_ref().is_some_and(|parent| parent.factored) && !differentiable;
-                match factored.then(|| node.op.factors(i, other, c)).flatten() {
-                    Some(factors) => Part::Factored(factors),
-                    None => Part::Dense(rule.transpose(i, c, other, saved.spec(i))),
-                }
-            })
-            .collect(),
         Derivative::Elementwise(local) => {
             let s = if local.saves_output() { saved.output() } else { saved.input(0) };
-            wanted.map(|i| i.map(|_| local.scale(c, s)).into()).collect()
+            wanted.map(|i| i.map(|_| local.scale(c, s))).collect()
         }
-        Derivative::Custom(rule) => rule.vjp(saved, c, needs).into_iter().map(Part::from).collect(),
-        Derivative::Fused(rule) => {
-            fused::pull(rule, saved, c, needs, differentiable).into_iter().map(Part::from).collect()
-        }
+        Derivative::Custom(rule) => rule.vjp(saved, c, needs),
+        Derivative::Fused(rule) => fused::pull(rule, saved, c, needs, differentiable),
     }
 }
 

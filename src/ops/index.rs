@@ -1,7 +1,7 @@
 //! Rows by index: gather, its transpose scatter-add, and embedding's way in.
 
 use super::{Input, Op, Outputs, Sample};
-use crate::autograd::{Derivative, Factors, Transpose2};
+use crate::autograd::{Derivative, Factors, Saved, Transpose2};
 use crate::device::{Array, Spec, cpu};
 use crate::dtype::{DType, Element};
 use crate::scalar::Float;
@@ -46,7 +46,8 @@ impl Op for Gather {
     fn derivative(&self) -> Derivative<'_> {
         Derivative::Bilinear(self)
     }
-    fn factors(&self, i: usize, ids: &Tensor, dy: &Tensor) -> Option<Factors> {
+    fn factors(&self, i: usize, saved: &Saved, dy: &Tensor) -> Option<Factors> {
+        let ids = saved.input(1);
         let width = dy.count() / ids.count().max(1);
         (i == 0).then(|| Factors::Rows { ids: ids.reshape([ids.count()]), dy: dy.reshape([ids.count(), width]) })
     }

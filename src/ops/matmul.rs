@@ -1,7 +1,7 @@
 //! Matrix products, plain and batched; operands are read as they lie.
 
 use super::{Input, Op, Outputs, Sample};
-use crate::autograd::{Derivative, Factors, Transpose2};
+use crate::autograd::{Derivative, Transpose2};
 use crate::device::{Array, Spec, cpu};
 use crate::float;
 use crate::scalar::Float;
@@ -37,11 +37,6 @@ impl Op for Matmul {
 
     fn derivative(&self) -> Derivative<'_> {
         Derivative::Bilinear(self)
-    }
-
-    /// Of a weight shared by all rows of `x`.
-    fn factors(&self, i: usize, x: &Tensor, dy: &Tensor) -> Option<Factors> {
-        (i == 1).then(|| Factors::Product { x: x.rows(), dy: dy.rows() })
     }
 }
 

@@ -7,6 +7,7 @@ pub mod binary;
 pub mod compare;
 mod elementwise;
 pub mod index;
+pub mod linear;
 pub mod matmul;
 pub mod movement;
 pub mod reduce;
@@ -16,7 +17,7 @@ mod walk;
 
 pub use sample::{Fill, Input, Sample};
 
-use crate::autograd::Derivative;
+use crate::autograd::{Derivative, Factors, Saved};
 use crate::device::{Array, Spec};
 use crate::tensor::Tensor;
 
@@ -56,8 +57,8 @@ pub trait Op: Send + Sync + std::fmt::Debug {
     /// How the result changes with the operands.
     fn derivative(&self) -> Derivative<'_>;
 
-    /// For products with a weight, operand `i`: its gradient in factored form, given the other operand.
-    fn factors(&self, _i: usize, _other: &Tensor, _cotangent: &Tensor) -> Option<crate::autograd::Factors> {
+    /// Where operand `i` is a weight: its gradient in factored form.
+    fn factors(&self, _i: usize, _saved: &Saved, _cotangent: &Tensor) -> Option<Factors> {
         None
     }
 }
@@ -78,6 +79,7 @@ pub fn samples() -> Vec<Sample> {
         binary::samples(),
         compare::samples(),
         index::samples(),
+        linear::samples(),
         matmul::samples(),
         movement::samples(),
         reduce::samples(),

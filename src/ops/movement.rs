@@ -38,9 +38,11 @@ impl Transpose for Contiguous {
 impl Array {
     /// The same elements row by row; a copy only if they do not lie so.
     pub fn to_contiguous(&self) -> Array {
-        if self.contiguous() {
-            return self.clone();
-        }
+        if self.contiguous() { self.clone() } else { self.to_owned() }
+    }
+
+    /// The same elements row by row in a storage of their own.
+    pub fn to_owned(&self) -> Array {
         let mut y = self.device().alloc(self.spec());
         if self.device().computes() && y.count() > 0 {
             Contiguous.cpu(&[self], Outputs { y: &mut y, residuals: &mut [], scratch: None });

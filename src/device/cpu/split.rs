@@ -62,3 +62,15 @@ pub fn sum_rows<T: Float>(count: usize, out: &mut [T], add: impl Fn(usize, usize
         }
     }
 }
+
+/// Calls `f` on pieces of three slices of one length at the same places, in parallel, compiled for SIMD.
+pub fn rows3<T: Send>(slices: [&mut [T]; 3], f: impl Fn([&mut [T]; 3]) + Sync + Send) {
+    let [a, b, c] = slices;
+    let pieces = a.par_chunks_mut(PIECE).zip(b.par_chunks_mut(PIECE)).zip(c.par_chunks_mut(PIECE));
+    pieces.for_each(|((a, b), c)| {
+        super::simd(
+            #[inline(always)]
+            || f([a, b, c]),
+        )
+    });
+}

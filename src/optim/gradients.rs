@@ -1,0 +1,115 @@
+//! Gradients held until the step: added up over an accumulation window, with their common norm.
+
+use super::ByLeaf;
+use crate::autograd::{Factors, Gradient, LeafId, backward};
+use crate::device::{Array, Tag, cpu, tagged};
+use crate::float;
+use crate::ops::{accumulate, matmul};
+use crate::scalar::Float;
+use crate::tensor::Tensor;
+use std::collections::BTreeMap;
+
+/// One dense gradient for each leaf, counted under gradients.
+#[derive(Default)]
+pub struct Gradients(ByLeaf);
+
+impl Gradients {
+    /// None yet.
+    pub fn new() -> Gradients {
+        Gradients::default()
+    }
+
+    /// Walks back from `loss` and adds each leaf's gradient to what is held.
+    #[track_caller]
+    pub fn add(&mut self, loss: Tensor) {
+        backward(loss, &mut |leaf, gradient| self.add_one(leaf, gradient));
+    }
+
+    fn add_one(&mut self, leaf: LeafId, gradient: Gradient) {
+        match self.0.get_mut(&leaf) {
+            Some(held) => add_into(held, gradient),
+            None => {
+                if let Some(dense) = tagged(Tag::Gradients, || gradient.densify()) {
+                    let dense = owned(dense.into_array());
+                    dense.retag(Tag::Gradients);
+                    self.0.insert(leaf, dense);
+                }
+            }
+        }
+    }
+
+    /// Gradient of a leaf.
+    pub fn get(&self, leaf: LeafId) -> Option<&Array> {
+        self.0.get(&leaf)
+    }
+
+    /// Puts a gradient back, as when a run resumes inside an accumulation window.
+    pub fn insert(&mut self, leaf: LeafId, gradient: Array) {
+        gradient.retag(Tag::Gradients);
+        self.0.insert(leaf, gradient);
+    }
+
+    /// Euclidean norm of all gradients together, summed in double precision in a fixed order; NaN if any is not a
+    /// number, and on the null device.
+    pub fn norm(&self) -> f64 {
+        if !self.computes() {
+            return f64::NAN;
+        }
+        self.0.values().map(|g| float!(g.dtype(), T => squares(g.slice::<T>()))).sum::<f64>().sqrt()
+    }
+
+    /// Whether there are numbers in them.
+    pub fn computes(&self) -> bool {
+        self.0.values().next().is_none_or(|g| g.device().computes())
+    }
+
+    pub(super) fn into_map(self) -> BTreeMap<LeafId, Array> {
+        self.0
+    }
+}
+
+/// The same elements, contiguous and referred to by nothing else.
+fn owned(array: Array) -> Array {
+    if array.contiguous() && array.unique() { array } else { tagged(Tag::Gradients, || array.to_owned()) }
+}
+
+/// Adds a gradient to a held one; factors are multiplied straight into it.
+fn add_into(held: &mut Array, gradient: Gradient) {
+    let shape = gradient.shape;
+    for factors in &gradient.factors {
+        match factors {
+            Factors::Product { x, dy } => {
+                let xt = x.t();
+                if held.device().computes() {
+                    float!(held.dtype(), T => matmul::product::<T>(xt.array(), dy.array(), held, true));
+                }
+            }
+            rows => accumulate::add_assign(held, rows.dense(&shape).array()),
+        }
+    }
+    if let Some(dense) = gradient.dense {
+        accumulate::add_assign(held, dense.array());
+    }
+}
+
+/// Σ x², pieces of fixed size in order.
+fn squares<T: Float>(x: &[T]) -> f64 {
+    const PIECE: usize = 32 * 1024;
+    let mut partial = vec![0.0; x.len().div_ceil(PIECE)];
+    cpu::blocks_into(&mut partial, 1, |i, sum| {
+        let x = &x[i * PIECE..((i + 1) * PIECE).min(x.len())];
+        sum[0] = cpu::simd(
+            #[inline(always)]
+            || {
+                let mut lanes = [0.0; 8];
+                for chunk in x.chunks(8) {
+                    for (lane, x) in lanes.iter_mut().zip(chunk) {
+                        *lane += x.to_f64() * x.to_f64();
+                    }
+                }
+                lanes.iter().sum::<f64>()
+            },
+        );
+    });
+    partial.iter().sum()
+}

@@ -1,0 +1,155 @@
+//! Optimizers: a chain of transforms that turn a gradient into an update, and what decides how much of it to take.
+
+mod gradients;
+mod schedule;
+mod transform;
+
+pub use gradients::Gradients;
+pub use schedule::Schedule;
+pub use transform::{Adam, Chain, Momentum, Transform};
+
+use crate::autograd::LeafId;
+use crate::device::{Array, Device, Spec, Tag, cpu, tagged};
+use crate::float;
+use crate::module::{Module, Path};
+use crate::scalar::Float;
+use crate::shape::Shape;
+use std::collections::BTreeMap;
+
+/// Which parameters an optimizer treats how.
+pub struct Group {
+    /// Whether the parameter at this path, of this shape, belongs here; the first group that takes it has it.
+    pub takes: Box<dyn Fn(&str, &Shape) -> bool + Send + Sync>,
+    /// Factor on the learning rate.
+    pub rate: f64,
+    /// Decoupled weight decay: each step also takes `learning rate × decay × weight` (Loshchilov & Hutter 2019).
+    pub decay: f64,
+}
+
+impl Group {
+    /// Parameters of at least two dimensions with `decay`, the rest without: the usual pair of groups.
+    pub fn decay_matrices(decay: f64) -> Vec<Group> {
+        let matrices: Group = Group { takes: Box::new(|_, shape| shape.len() >= 2), rate: 1.0, decay };
+        vec![matrices, Group { takes: Box::new(|_, _| true), rate: 1.0, decay: 0.0 }]
+    }
+}
+
+/// A transform with state for every parameter.
+pub struct Optimizer {
+    transform: Box<dyn Transform>,
+    groups: Vec<Group>,
+    state: BTreeMap<String, Vec<Array>>,
+}
+
+/// What a step came to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stepped {
+    /// Norm of all gradients together, before clipping. NaN on the null device, which has no numbers.
+    pub norm: f64,
+    /// Whether weights were changed; they are not when the norm is not finite.
+    pub taken: bool,
+}
+
+impl Optimizer {
+    /// An optimizer without state yet.
+    pub fn new(transform: impl Transform + 'static, groups: Vec<Group>) -> Optimizer {
+        Optimizer { transform: Box::new(transform), groups, state: BTreeMap::new() }
+    }
+
+    /// Allocates the state of every parameter that trains.
+    pub fn prepare(&mut self, model: &dyn Module) {
+        model.visit(&Path::root(), &mut |path, parameter| {
+            if parameter.trains() {
+                let fresh = || zeros(&self.transform.state(&parameter.tensor().spec()), parameter.tensor().device());
+                self.state.entry(path.to_string()).or_insert_with(fresh);
+            }
+        });
+    }
+
+    /// State by parameter path and name of the slot: what a checkpoint has to hold.
+    pub fn state(&self) -> impl Iterator<Item = (String, &Array)> {
+        let names = self.transform.slots();
+        self.state.iter().flat_map(move |(path, arrays)| {
+            let named = names.clone();
+            arrays.iter().enumerate().map(move |(i, array)| (format!("{path}.{}", named[i]), array))
+        })
+    }
+
+    /// The same, to restore it.
+    pub fn state_mut(&mut self) -> impl Iterator<Item = (String, &mut Array)> {
+        let names = self.transform.slots();
+        self.state.iter_mut().flat_map(move |(path, arrays)| {
+            let named = names.clone();
+            arrays.iter_mut().enumerate().map(move |(i, array)| (format!("{path}.{}", named[i]), array))
+        })
+    }
+
+    /// One step with finished gradients, whose storages are used up. `step` counts from 0. A norm beyond `clip`
+    /// scales all gradients down to it; a norm that is not finite leaves weights and state as they were.
+    pub fn step(
+        &mut self,
+        model: &mut dyn Module,
+        gradients: Gradients,
+        step: u64,
+        rate: f64,
+        clip: Option<f64>,
+    ) -> Stepped {
+        self.prepare(model);
+        let norm = gradients.norm();
+        if norm.is_infinite() || (norm.is_nan() && gradients.computes()) {
+            return Stepped { norm, taken: false };
+        }
+        let factor = clip.filter(|&clip| norm > clip).map_or(1.0, |clip| clip / norm);
+        let mut gradients = gradients.into_map();
+        model.visit_mut(&Path::root(), &mut |path, parameter| {
+            if let Some(gradient) = gradients.remove(&parameter.id()) {
+                let path = path.to_string();
+                let shape = *parameter.tensor().shape();
+                let group = self.groups.iter().find(|group| (group.takes)(&path, &shape));
+                let (scale, decay) = group.map_or((1.0, 0.0), |group| (group.rate, group.decay));
+                let state = self.state.get_mut(&path).expect("prepared above");
+                let update = self.transform.update(step, state, gradient, factor);
+                parameter.update(|weight| subtract(weight, &update, rate * scale, decay));
+            }
+        });
+        Stepped { norm, taken: true }
+    }
+}
+
+/// `w -= rate (u + decay w)`.
+fn subtract(weight: &mut Array, update: &Array, rate: f64, decay: f64) {
+    if weight.device().computes() {
+        float!(weight.dtype(), T => subtract_as::<T>(weight, update, rate, decay));
+    }
+}
+
+fn subtract_as<T: Float>(weight: &mut Array, update: &Array, rate: f64, decay: f64) {
+    use crate::scalar::Real;
+    let (keep, rate) = (<T as Real>::of(1.0 - rate * decay), <T as Real>::of(rate));
+    let update = update.slice::<T>();
+    cpu::rows(weight.slice_mut::<T>(), 1, |first, w| {
+        let u = &update[first..first + w.len()];
+        cpu::simd(
+            #[inline(always)]
+            || {
+                for (w, u) in w.iter_mut().zip(u) {
+                    *w = *w * keep - rate * *u;
+                }
+            },
+        );
+    });
+}
+
+fn zeros(specs: &[Spec], device: &Device) -> Vec<Array> {
+    let zero = |spec: &Spec| {
+        let mut array = tagged(Tag::Optimizer, || device.alloc(*spec));
+        if device.computes() {
+            float!(spec.dtype, T => array.slice_mut::<T>().fill(0.0 as T));
+        }
+        array
+    };
+    specs.iter().map(zero).collect()
+}
+
+/// Gradients by leaf, as the walk hands them over.
+pub(crate) type ByLeaf = BTreeMap<LeafId, Array>;

@@ -1,0 +1,137 @@
+//! From gradient to update: what optimizers are composed of.
+
+use crate::device::{Array, Spec, cpu};
+use crate::float;
+use crate::scalar::{Float, Real};
+
+/// Turns a parameter's gradient into its update, with state of its own.
+pub trait Transform: Send + Sync {
+    /// Names of the state's arrays, as in checkpoints.
+    fn slots(&self) -> Vec<&'static str>;
+
+    /// Types and shapes of the state of a parameter; it starts at zero.
+    fn state(&self, parameter: &Spec) -> Vec<Spec>;
+
+    /// The update for `factor` times `gradient`, written over the gradient. `step` counts from 0.
+    fn update(&self, step: u64, state: &mut [Array], gradient: Array, factor: f64) -> Array;
+}
+
+/// Adam (Kingma & Ba 2015): m̂ / (√v̂ + ε) with both means corrected for their start at zero. With decoupled weight
+/// decay, which the optimizer's groups say, it is AdamW. State: 2 floats a parameter.
+#[derive(Clone, Copy, Debug)]
+pub struct Adam {
+    /// Decay of the mean of gradients.
+    pub beta1: f64,
+    /// Decay of the mean of their squares.
+    pub beta2: f64,
+    /// Added to the root.
+    pub epsilon: f64,
+}
+
+impl Default for Adam {
+    fn default() -> Self {
+        Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 }
+    }
+}
+
+impl Transform for Adam {
+    fn slots(&self) -> Vec<&'static str> {
+        vec!["m", "v"]
+    }
+
+    fn state(&self, parameter: &Spec) -> Vec<Spec> {
+        vec![*parameter; 2]
+    }
+
+    fn update(&self, step: u64, state: &mut [Array], mut gradient: Array, factor: f64) -> Array {
+        if gradient.device().computes() {
+            float!(gradient.dtype(), T => self.kernel::<T>(step, state, &mut gradient, factor));
+        }
+        gradient
+    }
+}
+
+impl Adam {
+    fn kernel<T: Float>(&self, step: u64, state: &mut [Array], gradient: &mut Array, factor: f64) {
+        let t = step as i32 + 1;
+        let of = <T as Real>::of;
+        let (b1, b2, epsilon, factor) = (of(self.beta1), of(self.beta2), of(self.epsilon), of(factor));
+        let (c1, c2) = (of(1.0 - self.beta1), of(1.0 - self.beta2));
+        let first = of(1.0 / (1.0 - self.beta1.powi(t)));
+        let second = of(1.0 / (1.0 - self.beta2.powi(t)).sqrt());
+        let [m, v] = state else { unreachable!("two slots") };
+        cpu::rows3(
+            [gradient.slice_mut::<T>(), m.slice_mut::<T>(), v.slice_mut::<T>()],
+            #[inline(always)]
+            |[g, m, v]| {
+                for ((g, m), v) in g.iter_mut().zip(m).zip(v) {
+                    let scaled = *g * factor;
+                    *m = b1 * *m + c1 * scaled;
+                    *v = b2 * *v + c2 * scaled * scaled;
+                    *g = *m * first / (v.sqrt() * second + epsilon);
+                }
+            },
+        );
+    }
+}
+
+/// Momentum SGD: u = β u + g (Polyak 1964). State: 1 float a parameter, none for β = 0.
+#[derive(Clone, Copy, Debug)]
+pub struct Momentum {
+    /// Decay of the running sum.
+    pub beta: f64,
+}
+
+impl Transform for Momentum {
+    fn slots(&self) -> Vec<&'static str> {
+        vec!["momentum"]
+    }
+
+    fn state(&self, parameter: &Spec) -> Vec<Spec> {
+        if self.beta == 0.0 { Vec::new() } else { vec![*parameter] }
+    }
+
+    fn update(&self, _: u64, state: &mut [Array], mut gradient: Array, factor: f64) -> Array {
+        if gradient.device().computes() {
+            float!(gradient.dtype(), T => self.kernel::<T>(state, &mut gradient, factor));
+        }
+        gradient
+    }
+}
+
+impl Momentum {
+    fn kernel<T: Float>(&self, state: &mut [Array], gradient: &mut Array, factor: f64) {
+        let (beta, factor) = (<T as Real>::of(self.beta), <T as Real>::of(factor));
+        let Some(velocity) = state.first_mut() else {
+            return gradient.slice_mut::<T>().iter_mut().for_each(|g| *g = *g * factor);
+        };
+        for (g, u) in gradient.slice_mut::<T>().iter_mut().zip(velocity.slice_mut::<T>()) {
+            *u = beta * *u + *g * factor;
+            *g = *u;
+        }
+    }
+}
+
+/// Transforms one after the other, each working on what the last one made.
+pub struct Chain(pub Vec<Box<dyn Transform>>);
+
+impl Transform for Chain {
+    fn slots(&self) -> Vec<&'static str> {
+        self.0.iter().flat_map(|transform| transform.slots()).collect()
+    }
+
+    fn state(&self, parameter: &Spec) -> Vec<Spec> {
+        self.0.iter().flat_map(|transform| transform.state(parameter)).collect()
+    }
+
+    fn update(&self, step: u64, mut state: &mut [Array], gradient: Array, factor: f64) -> Array {
+        let spec = gradient.spec();
+        let mut update = gradient;
+        for (i, transform) in self.0.iter().enumerate() {
+            let (own, rest) = state.split_at_mut(transform.state(&spec).len());
+            update = transform.update(step, own, update, if i == 0 { factor } else { 1.0 });
+            state = rest;
+        }
+        update
+    }
+}
