@@ -89,7 +89,14 @@ fn pull_by_kernel(
 }
 
 /// The backward kernel.
-fn kernel(op: &'static str, rule: &dyn Fused, saved: &Saved, residuals: &[Array], c: &Tensor, needs: &[bool]) -> Vec<Option<Tensor>> {
+fn kernel(
+    op: &'static str,
+    rule: &dyn Fused,
+    saved: &Saved,
+    residuals: &[Array],
+    c: &Tensor,
+    needs: &[bool],
+) -> Vec<Option<Tensor>> {
     let device = c.value.device();
     let c = c.value.to_contiguous();
     let mut grads = allocate(&c, saved, needs);

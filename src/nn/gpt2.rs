@@ -4,7 +4,7 @@
 use super::cache::Cache;
 use super::config::ModelConfig;
 use super::layers::{LayerNorm, Linear, Pass, block, drop};
-use crate::module::{LinearMap, Parameter, normal};
+use crate::module::{LinearMap, normal};
 use crate::ops::attention::Attention;
 use crate::rng::Seed;
 use crate::tensor::Tensor;
@@ -19,7 +19,7 @@ pub struct Gpt2 {
     /// Token embedding and output head, [vocabulary, width].
     pub wte: LinearMap,
     /// Position embedding, [context, width].
-    pub wpe: Parameter,
+    pub wpe: LinearMap,
     /// Blocks.
     pub h: Vec<Block>,
     /// Last norm.
@@ -61,7 +61,7 @@ impl Gpt2 {
         let layer = |i| Block::new(config, seed.named("h").fold(i as u64), device);
         Gpt2 {
             wte: LinearMap::dense(normal(&[config.vocabulary, width], DEVIATION, seed.named("wte"), device)),
-            wpe: Parameter::new(normal(&[config.context, width], DEVIATION, seed.named("wpe"), device)),
+            wpe: LinearMap::dense(normal(&[config.context, width], DEVIATION, seed.named("wpe"), device)),
             h: (0..config.layers).map(layer).collect(),
             ln_f: LayerNorm::new(width, epsilon, device),
             dropout: config.dropout,
@@ -95,7 +95,9 @@ impl Gpt2 {
     }
 
     fn embed(&self, ids: &Tensor, start: usize) -> Tensor {
-        self.wte.rows(ids) + self.wpe.tensor().slice(0, start, ids.shape()[1])
+        let time = ids.shape()[1];
+        let positions: Vec<u32> = (start..start + time).map(|i| i as u32).collect();
+        self.wte.rows(ids) + self.wpe.rows(&Tensor::new(&positions, [time], ids.device()))
     }
 }
 
@@ -131,7 +133,7 @@ impl Block {
         let (batch, time, width) = (x.shape()[0], x.shape()[1], x.shape()[2]);
         let heads = self.attn.heads;
         let qkv = self.attn.c_attn.apply(&self.ln_1.apply(x)).reshape([batch, time, 3 * heads, width / heads]);
-        let mixed = attend(qkv, Attention::causal(heads, heads)).reshape([batch, time, width]);
+        let mixed = attend(qkv, Attention::new(heads, true)).reshape([batch, time, width]);
         let x = x + drop(self.attn.c_proj.apply(&mixed), self.dropout, dropout, 0);
         let hidden = self.mlp.c_fc.apply(&self.ln_2.apply(&x)).gelu_tanh();
         &x + drop(self.mlp.c_proj.apply(&hidden), self.dropout, dropout, 1)

@@ -1,10 +1,10 @@
 //! Layers that both model families are built of.
 
 use crate::module;
-use crate::module::{LinearMap, Parameter, normal};
+use crate::module::{LinearMap, Module, Parameter, Path, normal};
 use crate::rng::Seed;
 use crate::tensor::Tensor;
-use crate::Device;
+use crate::{DType, Device};
 
 /// What a forward pass is for.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,23 +19,33 @@ pub struct Pass {
 #[derive(Clone, Debug)]
 pub struct Linear {
     /// The map, [in, out].
-    pub weight: LinearMap,
+    pub map: LinearMap,
     /// [out].
     pub bias: Parameter,
 }
-module!(Linear: weight, bias);
+
+impl Module for Linear {
+    fn visit(&self, path: &Path, see: &mut dyn FnMut(&Path, &Parameter)) {
+        self.map.visit(path, see);
+        self.bias.visit(&path.join("bias"), see);
+    }
+    fn visit_mut(&mut self, path: &Path, see: &mut dyn FnMut(&Path, &mut Parameter)) {
+        self.map.visit_mut(path, see);
+        self.bias.visit_mut(&path.join("bias"), see);
+    }
+}
 
 impl Linear {
     /// Normal weights, zero bias.
     pub fn new(inputs: usize, outputs: usize, deviation: f64, seed: Seed, device: &Device) -> Linear {
-        let weight = LinearMap::dense(normal(&[inputs, outputs], deviation, seed, device));
-        Linear { weight, bias: Parameter::new(constant(outputs, 0.0, device)) }
+        let map = LinearMap::dense(normal(&[inputs, outputs], deviation, seed, device));
+        Linear { map, bias: Parameter::new(constant(outputs, 0.0, device)) }
     }
 
     /// `x W + b`: [.., in] to [.., out].
     #[track_caller]
     pub fn apply(&self, x: &Tensor) -> Tensor {
-        self.weight.apply(x, Some(self.bias.tensor()))
+        self.map.apply(x, Some(self.bias.tensor()))
     }
 }
 
@@ -102,7 +112,7 @@ pub fn drop(x: Tensor, probability: f64, seed: Option<Seed>, place: u64) -> Tens
 /// Runs one block, or in a pass with recompute leaves it to be run again in backward.
 pub fn block<B>(block: &B, x: Tensor, recompute: bool, run: fn(&B, &Tensor, Option<Seed>) -> Tensor, seed: Option<Seed>) -> Tensor
 where
-    B: crate::Module + Clone + Send + Sync + 'static,
+    B: Module + Clone + Send + Sync + 'static,
 {
     if !recompute {
         return run(block, &x, seed);
@@ -120,7 +130,7 @@ where
 
 /// The block without its weights, which a segment is given each time it runs: a copy that held on to them would keep
 /// updates from being made in place.
-fn hollow<B: crate::Module + Clone>(block: &B) -> B {
+fn hollow<B: Module + Clone>(block: &B) -> B {
     let mut shell = block.clone();
     let empty = |t: &Tensor| Tensor::zeros([0], t.dtype(), t.device());
     let nothing: Vec<Tensor> = shell.parameters().iter().map(|(_, p)| empty(p.tensor())).collect();
@@ -128,10 +138,12 @@ fn hollow<B: crate::Module + Clone>(block: &B) -> B {
     shell
 }
 
-/// Cosines and sines of rotary positions as a tensor that no gradient flows to.
-pub fn rotary_table(size: usize, positions: usize, theta: f64, device: &Device) -> Tensor {
-    let table: Vec<f32> =
-        crate::ops::rotary::rotary_table(size, positions, theta).into_iter().map(|x| x as f32).collect();
-    crate::device::tagged(crate::Tag::Weights, || Tensor::new(&table, [positions, size / 2, 2], device))
+/// Cosines and sines of rotary positions, computed in double precision, as a tensor that no gradient flows to.
+pub fn rotary_table(size: usize, positions: usize, theta: f64, dtype: DType, device: &Device) -> Tensor {
+    let table = crate::ops::rotary::rotary_table(size, positions, theta);
+    let shape = [positions, size / 2, 2];
+    crate::device::tagged(crate::Tag::Weights, || match dtype {
+        DType::F64 => Tensor::new(&table, shape, device),
+        _ => Tensor::new(&table.into_iter().map(|x| x as f32).collect::<Vec<_>>(), shape, device),
+    })
 }
-

@@ -8,7 +8,7 @@ use crate::module::{LinearMap, normal};
 use crate::ops::attention::Attention;
 use crate::rng::Seed;
 use crate::tensor::Tensor;
-use crate::{Device, module};
+use crate::{DType, Device, module};
 
 /// Deviation of initial weights.
 const DEVIATION: f64 = 0.02;
@@ -64,7 +64,7 @@ module!(Mlp: gate_proj, up_proj, down_proj);
 impl Llama {
     /// Fresh weights, a function of the seed; projections into the stream are scaled by 1/√(2 layers).
     pub fn new(config: &ModelConfig, seed: Seed, device: &Device) -> Llama {
-        let rotary = rotary_table(config.head_size(), config.context, config.rope_theta, device);
+        let rotary = rotary_table(config.head_size(), config.context, config.rope_theta, DType::F32, device);
         let layer = |i| Block::new(config, rotary.clone(), seed.named("layers").fold(i as u64), device);
         let table = normal(&[config.vocabulary, config.width], DEVIATION, seed.named("embed_tokens"), device);
         let model = Body {
@@ -73,6 +73,15 @@ impl Llama {
             norm: RmsNorm::new(config.width, config.norm_epsilon, device),
         };
         Llama { model, rotary, dropout: config.dropout }
+    }
+
+    /// Positions for weights of another type.
+    pub(super) fn retype(&mut self, config: &ModelConfig, dtype: DType) {
+        let device = self.rotary.device().clone();
+        self.rotary = rotary_table(config.head_size(), config.context, config.rope_theta, dtype, &device);
+        for layer in &mut self.model.layers {
+            layer.rotary = self.rotary.clone();
+        }
     }
 
     /// Hidden states after the last norm: [batch, time] to [batch, time, width].
@@ -147,7 +156,7 @@ impl Block {
     ) -> Tensor {
         let SelfAttention { heads, kv_heads, .. } = self.self_attn;
         let qkv = self.self_attn.packed(&self.input_layernorm.apply(x), positions);
-        let mixed = attend(qkv, Attention::causal(heads, kv_heads)).reshape(*x.shape());
+        let mixed = attend(qkv, Attention { kv_heads, ..Attention::new(heads, true) }).reshape(*x.shape());
         let x = x + drop(self.self_attn.o_proj.apply(&mixed, None), self.dropout, dropout, 0);
         let normed = self.post_attention_layernorm.apply(&x);
         let hidden = self.mlp.gate_proj.apply(&normed, None).silu() * self.mlp.up_proj.apply(&normed, None);

@@ -17,7 +17,7 @@ pub use llama::Llama;
 use crate::module::{Module, Parameter, Path};
 use crate::rng::Seed;
 use crate::tensor::Tensor;
-use crate::{Device, Result};
+use crate::{DType, Device, Result};
 
 /// A language model of either family, with its configuration.
 #[derive(Clone, Debug)]
@@ -48,6 +48,18 @@ impl Model {
     /// The device its weights lie on.
     pub fn device(&self) -> Device {
         self.parameters()[0].1.tensor().device().clone()
+    }
+
+    /// The same model with weights of another type: f64 is for proofs.
+    pub fn cast(mut self, dtype: DType) -> Model {
+        self.visit_mut(&Path::root(), &mut |_, parameter| {
+            let value = parameter.tensor().detach().cast(dtype);
+            parameter.set(value);
+        });
+        if let Model::Llama(model, config) = &mut self {
+            model.retype(config, dtype);
+        }
+        self
     }
 
     /// Logits of the next token at every position: ids [batch, time] u32 to [batch, time, vocabulary].
