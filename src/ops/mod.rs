@@ -5,12 +5,19 @@
 pub(crate) mod accumulate;
 pub mod binary;
 pub mod compare;
+pub mod cross_entropy;
+pub mod dropout;
 mod elementwise;
+pub mod extremum;
 pub mod index;
 pub mod matmul;
 pub mod movement;
+pub mod norm;
 pub mod reduce;
+pub mod rotary;
+mod row;
 mod sample;
+pub mod softmax;
 pub mod unary;
 mod walk;
 
@@ -77,10 +84,16 @@ pub fn samples() -> Vec<Sample> {
     [
         binary::samples(),
         compare::samples(),
+        cross_entropy::samples(),
+        dropout::samples(),
+        extremum::samples(),
         index::samples(),
         matmul::samples(),
         movement::samples(),
+        norm::samples(),
         reduce::samples(),
+        rotary::samples(),
+        softmax::samples(),
         unary::samples(),
     ]
     .concat()
