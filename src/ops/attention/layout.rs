@@ -1,7 +1,7 @@
 //! Sizes, where heads lie, which keys a query sees, and how the work is split.
 
 use super::Attention;
-use super::tile::LANES;
+use super::tile::{LANES, ROWS};
 use crate::device::{Array, cpu};
 use crate::scalar::Float;
 use crate::shape::Shape;
@@ -42,10 +42,20 @@ impl Sizes {
         }
     }
 
-    /// Query heads of key head `kv`.
-    pub fn queries_of(&self, kv: usize) -> std::ops::Range<usize> {
-        let group = self.heads / self.kv_heads;
-        kv * group..(kv + 1) * group
+    /// Where key head `kv` lies in the packed operand.
+    pub fn key_slot(&self, kv: usize) -> usize {
+        self.heads + kv
+    }
+
+    /// Where value head `kv` lies in the packed operand.
+    pub fn value_slot(&self, kv: usize) -> usize {
+        self.heads + self.kv_heads + kv
+    }
+
+    /// (query head, first query) for all blocks of `step` queries that use key head `kv`.
+    pub fn tiles_of(&self, kv: usize, step: usize) -> impl Iterator<Item = (usize, usize)> {
+        let (group, time) = (self.heads / self.kv_heads, self.time);
+        (kv * group..(kv + 1) * group).flat_map(move |head| (0..time).step_by(step).map(move |first| (head, first)))
     }
 
     /// How many keys query `i` sees, masks aside.
@@ -58,30 +68,39 @@ impl Sizes {
         }
     }
 
-    /// How many keys the queries before `end` see between them.
-    pub fn reach(&self, end: usize) -> usize {
-        if self.causal { end.min(self.time) } else { self.time }
+    /// How many keys the queries before `end` see between them, and the same in whole tiles.
+    pub fn reach(&self, end: usize) -> (usize, usize) {
+        let reach = if self.causal { end.min(self.time) } else { self.time };
+        (reach, reach.next_multiple_of(LANES))
+    }
+
+    /// Tiles of keys that `rows` queries from `first` on see, each with how many of these queries come before it and
+    /// do not see it.
+    pub fn key_tiles(&self, first: usize, rows: usize) -> impl Iterator<Item = (usize, usize)> {
+        let causal = self.causal;
+        let skip = move |key: usize| if causal { key.saturating_sub(first) } else { 0 };
+        (0..self.reach(first + rows).0).step_by(ROWS).map(move |key| (key, skip(key)))
     }
 
     fn groups(&self) -> usize {
         (self.batch * self.kv_heads).min(GROUPS)
     }
 
-    /// Scratch of a kernel that wants `each` elements at a time.
-    pub fn scratch(&self, each: usize) -> [usize; 2] {
-        [self.groups(), each]
+    /// Scratch of a kernel that wants these pieces for each pair.
+    pub fn scratch<const N: usize>(&self, pieces: [usize; N]) -> [usize; 2] {
+        [self.groups(), pieces.iter().sum()]
     }
 
     /// Calls `f(batch, key head, scratch)` for every pair, in parallel; which pairs share scratch depends on the
     /// sizes alone.
-    pub fn each_pair<T: Float>(
+    pub fn each_pair<T: Float, const N: usize>(
         &self,
         scratch: &mut [T],
-        each: usize,
+        pieces: [usize; N],
         f: impl Fn(usize, usize, &mut [T]) + Sync + Send,
     ) {
         let (pairs, groups) = (self.batch * self.kv_heads, self.groups());
-        cpu::blocks_into(scratch, each, |group, scratch| {
+        cpu::blocks_into(scratch, pieces.iter().sum(), |group, scratch| {
             for pair in group * pairs / groups..(group + 1) * pairs / groups {
                 f(pair / self.kv_heads, pair % self.kv_heads, scratch);
             }
@@ -113,19 +132,19 @@ impl<'a, T: Float> Heads<'a, T> {
         Heads { data: x.raw(), steps, time: x.shape()[1], dim: x.shape()[3] }
     }
 
-    /// Times `first..first + count` of a head, times `scale`, as rows of whole tiles: [count, lanes]. Zeros beyond.
-    pub fn pack(&self, batch: usize, head: usize, first: usize, scale: f64, out: &mut [T]) {
-        let (lanes, scale) = (self.dim.next_multiple_of(LANES), T::of(scale));
-        for (i, row) in out.chunks_exact_mut(lanes).enumerate() {
+    /// Times of a head from `first` on, as rows of whole tiles: [count, lanes]. Zeros beyond.
+    pub fn pack(&self, batch: usize, head: usize, first: usize, out: &mut [T]) {
+        for (i, row) in out.chunks_exact_mut(self.dim.next_multiple_of(LANES)).enumerate() {
             if first + i >= self.time {
                 row.fill(T::zero());
                 continue;
             }
             let (row, rest) = row.split_at_mut(self.dim);
             rest.fill(T::zero());
-            let start = batch * self.steps[0] + (first + i) * self.steps[1] + head * self.steps[2];
-            for (d, x) in row.iter_mut().enumerate() {
-                *x = self.data[start + d * self.steps[3]] * scale;
+            let data = &self.data[batch * self.steps[0] + (first + i) * self.steps[1] + head * self.steps[2]..];
+            match self.steps[3] {
+                1 => row.copy_from_slice(&data[..row.len()]),
+                step => row.iter_mut().enumerate().for_each(|(d, x)| *x = data[d * step]),
             }
         }
     }
@@ -198,5 +217,27 @@ impl<'a, T> Shared<'a, T> {
         assert!(start + count <= self.count, "a part lies inside its array");
         // SAFETY: inside the array, which is borrowed for `'a`; disjoint by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(start), count) }
+    }
+}
+
+/// A result [batch, time, slots, dim], written head by head.
+pub(super) struct Packed<'a, T> {
+    data: Shared<'a, T>,
+    slots: usize,
+}
+
+impl<'a, T: Float> Packed<'a, T> {
+    pub fn new(x: &'a mut Array) -> Self {
+        let slots = x.shape()[2];
+        Packed { data: Shared::new(x.slice_mut()), slots }
+    }
+
+    /// Copies rows of whole tiles to times `first..` of a slot.
+    pub fn write(&self, [batch, slot, first]: [usize; 3], rows: &[T], s: &Sizes) {
+        for (i, row) in rows.chunks_exact(s.lanes).enumerate().take(s.time - first) {
+            let start = ((batch * s.time + first + i) * self.slots + slot) * s.dim;
+            // SAFETY: one task computes each query of a head, each (batch, key head) and each (batch, value head).
+            unsafe { self.data.part(start, s.dim) }.copy_from_slice(&row[..s.dim]);
+        }
     }
 }
