@@ -4,8 +4,10 @@
 //! A = C Vᵀ, G = scale P ∘ (A − rowsum(P ∘ A)), dQ = G K, dK = Gᵀ Q, dV = Pᵀ C.
 
 use super::Attention;
-use super::layout::{Heads, Mask, Packed, Sizes, carve};
+use super::operand::{Heads, Mask, transpose};
+use super::result::Packed;
 use super::row::{Sight, dot, probabilities};
+use super::sizes::{Sizes, carve};
 use super::tile::{Left, ROWS, product};
 use crate::autograd::SavedArrays;
 use crate::device::{Array, cpu};
@@ -67,8 +69,9 @@ impl<T: Float> Backward<'_, T> {
         let s = &self.s;
         let [k, kt, vt, dk, dv, q, c, dq, p, g] = carve(scratch, pieces(s));
         self.qkv.pack(batch, s.key_slot(kv), 0, k);
-        self.qkv.pack_transposed(batch, s.key_slot(kv), s.scale, kt);
-        self.qkv.pack_transposed(batch, s.value_slot(kv), 1.0, vt);
+        transpose(k, s.lanes, s.scale, kt, s.keys);
+        self.qkv.pack(batch, s.value_slot(kv), 0, dv);
+        transpose(dv, s.lanes, 1.0, vt, s.keys);
         dk.fill(T::zero());
         dv.fill(T::zero());
         let mut space = Space { k, kt, vt, dk, dv, q, c, dq, p, g };

@@ -1,8 +1,10 @@
 //! The forward kernel: a tile of queries at a time against all keys that they see.
 
 use super::Attention;
-use super::layout::{Heads, Mask, Shared, Sizes, carve};
+use super::operand::{Heads, Mask, transpose};
+use super::result::Shared;
 use super::row::{Sight, exponentials, log_sum_exp};
+use super::sizes::{Sizes, carve};
 use super::tile::{Left, ROWS, product};
 use crate::device::{Array, cpu};
 use crate::ops::Outputs;
@@ -43,7 +45,8 @@ impl<T: Float> Forward<'_, T> {
     fn pair(&self, batch: usize, kv: usize, scratch: &mut [T]) {
         let s = &self.s;
         let [keys, values, queries, scores, result] = carve(scratch, pieces(s));
-        self.qkv.pack_transposed(batch, s.key_slot(kv), s.scale, keys);
+        self.qkv.pack(batch, s.key_slot(kv), 0, values);
+        transpose(values, s.lanes, s.scale, keys, s.keys);
         self.qkv.pack(batch, s.value_slot(kv), 0, values);
         for (head, first) in s.tiles_of(kv, ROWS) {
             self.qkv.pack(batch, head, first, queries);

@@ -4,8 +4,10 @@
 
 mod backward;
 mod forward;
-mod layout;
+mod operand;
+mod result;
 mod row;
+mod sizes;
 mod tangent;
 mod tile;
 
@@ -16,7 +18,7 @@ use crate::dtype::DType;
 use crate::float;
 use crate::shape::Shape;
 use crate::tensor::Tensor;
-use layout::Sizes;
+use sizes::Sizes;
 
 /// How [`Tensor::attention`] looks.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,7 +1,8 @@
 //! Rows of scores: softmax and what is recomputed from its log-sum-exp. Everything here is inlined into loops that
 //! are compiled for SIMD; rows have whole [`LANES`].
 
-use super::layout::{Mask, Sizes};
+use super::operand::Mask;
+use super::sizes::Sizes;
 use super::tile::LANES;
 use crate::scalar::Float;
 

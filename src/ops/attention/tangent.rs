@@ -7,8 +7,10 @@
 
 use super::Attention;
 use super::backward::BLOCK;
-use super::layout::{Heads, Mask, Packed, Sizes, carve};
+use super::operand::{Heads, Mask, transpose};
+use super::result::Packed;
 use super::row::{Sight, dot, probabilities};
+use super::sizes::{Sizes, carve};
 use super::tile::{Left, ROWS, product};
 use crate::autograd::SavedArrays;
 use crate::device::{Array, Spec, cpu};
@@ -50,10 +52,11 @@ impl<T: Float> Forward<'_, T> {
     fn pair(&self, batch: usize, kv: usize, scratch: &mut [T]) {
         let s = &self.s;
         let [kt, dkt, v, dv, q, dq, p, ds, dy] = carve(scratch, forward_pieces(s));
-        self.qkv.pack_transposed(batch, s.key_slot(kv), s.scale, kt);
-        self.dqkv.pack_transposed(batch, s.key_slot(kv), s.scale, dkt);
-        self.qkv.pack(batch, s.value_slot(kv), 0, v);
-        self.dqkv.pack(batch, s.value_slot(kv), 0, dv);
+        for (x, kt, v) in [(&self.qkv, &mut *kt, &mut *v), (&self.dqkv, &mut *dkt, &mut *dv)] {
+            x.pack(batch, s.key_slot(kv), 0, v);
+            transpose(v, s.lanes, s.scale, kt, s.keys);
+            x.pack(batch, s.value_slot(kv), 0, v);
+        }
         for (head, first) in s.tiles_of(kv, ROWS) {
             self.qkv.pack(batch, head, first, q);
             self.dqkv.pack(batch, head, first, dq);
@@ -157,8 +160,9 @@ impl<T: Float> Backward<'_, T> {
             [(&self.qkv, &mut *k0, &mut *kt0, &mut *vt0), (&self.dqkv, &mut *k1, &mut *kt1, &mut *vt1)]
         {
             x.pack(batch, s.key_slot(kv), 0, k);
-            x.pack_transposed(batch, s.key_slot(kv), s.scale, kt);
-            x.pack_transposed(batch, s.value_slot(kv), 1.0, vt);
+            transpose(k, s.lanes, s.scale, kt, s.keys);
+            x.pack(batch, s.value_slot(kv), 0, grad_v);
+            transpose(grad_v, s.lanes, 1.0, vt, s.keys);
         }
         grad_k.fill(T::zero());
         grad_v.fill(T::zero());
