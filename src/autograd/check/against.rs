@@ -69,8 +69,8 @@ impl Row {
 
     fn note(&mut self, comparison: Comparison) {
         let passed = comparison.error <= comparison.bound;
-        let share = self.error / self.bound;
-        if self.comparisons == 0 || larger(share, comparison.share()) != share {
+        let share = comparison.share();
+        if self.comparisons == 0 || share.is_nan() || share > self.error / self.bound {
             (self.error, self.bound, self.case) = (comparison.error, comparison.bound, comparison.case);
         }
         self.comparisons += 1;
