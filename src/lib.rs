@@ -6,6 +6,7 @@ pub mod device;
 pub mod dtype;
 pub mod error;
 pub mod module;
+pub mod nn;
 pub mod ops;
 pub mod optim;
 pub mod rng;

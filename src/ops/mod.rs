@@ -3,15 +3,23 @@
 //! A user's own op implements the same [`Op`] and is applied with [`Tensor::apply`].
 
 pub(crate) mod accumulate;
+pub mod attention;
 pub mod binary;
 pub mod compare;
+pub mod cross_entropy;
+pub mod dropout;
 mod elementwise;
+pub mod extremum;
 pub mod index;
 pub mod linear;
 pub mod matmul;
 pub mod movement;
+pub mod norm;
 pub mod reduce;
+pub mod rotary;
+mod row;
 mod sample;
+pub mod softmax;
 pub mod unary;
 mod walk;
 
@@ -76,13 +84,20 @@ pub struct Outputs<'a> {
 /// Every op with operands to try it on: the list that tests and `check` loop over.
 pub fn samples() -> Vec<Sample> {
     [
+        attention::samples(),
         binary::samples(),
         compare::samples(),
+        cross_entropy::samples(),
+        dropout::samples(),
+        extremum::samples(),
         index::samples(),
         linear::samples(),
         matmul::samples(),
         movement::samples(),
+        norm::samples(),
         reduce::samples(),
+        rotary::samples(),
+        softmax::samples(),
         unary::samples(),
     ]
     .concat()
