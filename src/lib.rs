@@ -14,6 +14,7 @@ pub mod scalar;
 pub mod shape;
 pub mod tensor;
 
+pub use autograd::check;
 pub use device::{Array, Bytes, Device, Spec, Tag};
 pub use dtype::DType;
 pub use error::{Error, Result};
