@@ -2,9 +2,11 @@
 #![deny(missing_docs)]
 
 pub mod autograd;
+pub mod data;
 pub mod device;
 pub mod dtype;
 pub mod error;
+pub mod io;
 pub mod module;
 pub mod ops;
 pub mod optim;
