@@ -184,11 +184,11 @@ impl Module for Parameter {
 impl Module for LinearMap {
     fn visit(&self, path: &Path, see: &mut dyn FnMut(&Path, &Parameter)) {
         let LinearMap::Dense { weight, .. } = self;
-        see(path, weight);
+        see(&path.join("weight"), weight);
     }
     fn visit_mut(&mut self, path: &Path, see: &mut dyn FnMut(&Path, &mut Parameter)) {
         let LinearMap::Dense { weight, .. } = self;
-        see(path, weight);
+        see(&path.join("weight"), weight);
     }
 }
 

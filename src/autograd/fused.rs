@@ -2,6 +2,7 @@
 //! everything else.
 
 use super::{Derivative, Fused, Saved, SavedArrays, reverse};
+use crate::device::observe::{self, Stage};
 use crate::device::{Array, Tag, tagged};
 use crate::ops::Op;
 use crate::tensor::Tensor;
@@ -27,6 +28,7 @@ pub(super) fn has_kernels(op: &dyn Op) -> bool {
 
 /// Tangent of the result by the op's kernel; only after [`needs_composition`] said no.
 pub(super) fn push(
+    op: &'static str,
     rule: &dyn Fused,
     ins: &[&Tensor],
     y: &Tensor,
@@ -39,7 +41,9 @@ pub(super) fn push(
     let device = y.value.device();
     let mut out = device.alloc(y.value.spec());
     if device.computes() && out.count() > 0 {
-        kernels.forward(&arrays, &y.value, residuals.unwrap_or_default(), &as_refs(&along), &mut out);
+        let (residuals, along) = (residuals.unwrap_or_default(), as_refs(&along));
+        let kernel = |out: &mut Array| kernels.forward(&arrays, &y.value, residuals, &along, out);
+        observe::launch(op, Stage::Tangent, &mut out, kernel, |out| vec![out]);
     }
     Some(Tensor::from_array(out))
 }
@@ -54,6 +58,7 @@ fn as_refs(arrays: &[Option<Array>]) -> Vec<Option<&Array>> {
 
 /// Cotangents of the operands.
 pub(super) fn pull(
+    op: &'static str,
     rule: &dyn Fused,
     saved: &Saved,
     c: &Tensor,
@@ -61,13 +66,14 @@ pub(super) fn pull(
     differentiable: bool,
 ) -> Vec<Option<Tensor>> {
     let by_kernel = match (differentiable, &saved.residuals) {
-        (false, Some(residuals)) => pull_by_kernel(rule, saved, residuals, c, needs),
+        (false, Some(residuals)) => pull_by_kernel(op, rule, saved, residuals, c, needs),
         _ => None,
     };
     by_kernel.or_else(|| rule.formula(saved, c, needs)).unwrap_or_else(|| replay(rule, saved, c, needs, differentiable))
 }
 
 fn pull_by_kernel(
+    op: &'static str,
     rule: &dyn Fused,
     saved: &Saved,
     residuals: &[Array],
@@ -76,20 +82,28 @@ fn pull_by_kernel(
 ) -> Option<Vec<Option<Tensor>>> {
     let tensors = || saved.inputs.iter().chain([&saved.output]).flatten().chain([c]);
     match tensors().filter_map(Tensor::level).max() {
-        None if tensors().all(Tensor::is_plain) => Some(kernel(rule, saved, residuals, c, needs)),
+        None if tensors().all(Tensor::is_plain) => Some(kernel(op, rule, saved, residuals, c, needs)),
         None => None,
-        Some(level) => pull_lifted(level, rule, saved, residuals, c, needs),
+        Some(level) => pull_lifted(level, op, rule, saved, residuals, c, needs),
     }
 }
 
 /// The backward kernel.
-fn kernel(rule: &dyn Fused, saved: &Saved, residuals: &[Array], c: &Tensor, needs: &[bool]) -> Vec<Option<Tensor>> {
+fn kernel(
+    op: &'static str,
+    rule: &dyn Fused,
+    saved: &Saved,
+    residuals: &[Array],
+    c: &Tensor,
+    needs: &[bool],
+) -> Vec<Option<Tensor>> {
     let device = c.value.device();
     let c = c.value.to_contiguous();
     let mut grads = allocate(&c, saved, needs);
     let mut scratch = rule.backward_scratch(&saved.specs).map(|spec| tagged(Tag::Workspace, || device.alloc(spec)));
     if device.computes() {
-        rule.backward(&arrays(saved, residuals), &c, &mut grads, scratch.as_mut());
+        let kernel = |grads: &mut Vec<_>| rule.backward(&arrays(saved, residuals), &c, grads, scratch.as_mut());
+        observe::launch(op, Stage::Backward, &mut grads, kernel, |grads| grads.iter().flatten().collect());
     }
     grads.into_iter().map(|grad| grad.map(Tensor::from_array)).collect()
 }
@@ -109,6 +123,7 @@ fn arrays<'a>(saved: &'a Saved, residuals: &'a [Array]) -> SavedArrays<'a> {
 /// The backward pass with tangents of one level: linear in the cotangent, by kernels in the operands.
 fn pull_lifted(
     level: u64,
+    op: &'static str,
     rule: &dyn Fused,
     saved: &Saved,
     residuals: &[Array],
@@ -126,7 +141,7 @@ fn pull_lifted(
         if !below_plain || saved.inputs.iter().all(Option::is_none) {
             return None;
         }
-        let gradients = kernel(rule, &below, residuals, &c0, needs);
+        let gradients = kernel(op, rule, &below, residuals, &c0, needs);
         let c_array = c0.value.to_contiguous();
         let along = (0..directions).map(|k| {
             let tangents = contiguous(&saved_tangents(saved, level, k));
@@ -134,15 +149,18 @@ fn pull_lifted(
             let mut grads = allocate(&c_array, saved, needs);
             if c_array.device().computes() {
                 let saved = arrays(&below, residuals);
-                kernels.backward(&saved, &c_array, &as_refs(&tangents), dc.as_ref(), &mut grads);
+                let kernel = |grads: &mut Vec<_>| {
+                    kernels.backward(&saved, &c_array, &as_refs(&tangents), dc.as_ref(), grads);
+                };
+                observe::launch(op, Stage::Tangent, &mut grads, kernel, |grads| grads.iter().flatten().collect());
             }
             grads.into_iter().map(|grad| grad.map(Tensor::from_array)).collect()
         });
         return Some(lift_all(level, gradients, along.collect()));
     }
-    let gradients = pull(rule, &below, &c0, needs, false);
+    let gradients = pull(op, rule, &below, &c0, needs, false);
     let along = (0..directions).map(|k| match dc.get(k).and_then(Option::as_ref) {
-        Some(dc) => pull(rule, &below, dc, needs, false),
+        Some(dc) => pull(op, rule, &below, dc, needs, false),
         None => vec![None; needs.len()],
     });
     Some(lift_all(level, gradients, along.collect()))

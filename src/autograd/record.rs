@@ -1,6 +1,7 @@
 //! Applying an op: peel tangents, run the kernel, record what backward needs.
 
 use super::{Derivative, Saved, Saves, fused};
+use crate::device::observe::{self, Stage};
 use crate::device::{Array, Device, Spec, Tag, tagged};
 use crate::ops::{Op, Outputs};
 use crate::shape::Shape;
@@ -131,7 +132,8 @@ fn launch(device: &Device, op: &dyn Op, ins: &[&Array], y: &mut Array, residuals
     let specs: Vec<Spec> = ins.iter().map(|a| a.spec()).collect();
     let mut scratch = op.scratch(&specs).map(|spec| tagged(Tag::Workspace, || device.alloc(spec)));
     if device.computes() && y.count() > 0 {
-        op.cpu(ins, Outputs { y, residuals, scratch: scratch.as_mut() });
+        let scratch = scratch.as_mut();
+        observe::launch(op.name(), Stage::Forward, y, |y| op.cpu(ins, Outputs { y, residuals, scratch }), |y| vec![y]);
     }
 }
 
@@ -210,7 +212,7 @@ fn push(
             let ins: Vec<Tensor> = ins.iter().map(|&t| t.clone()).collect();
             rule.jvp(&ins, y, along)
         }
-        Derivative::Fused(rule) => fused::push(rule, ins, y, residuals, along),
+        Derivative::Fused(rule) => fused::push(op.name(), rule, ins, y, residuals, along),
     }
 }
 

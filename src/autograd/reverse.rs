@@ -235,7 +235,7 @@ fn rule(node: &Node, saved: &Saved, c: &Tensor, needs: &[bool], differentiable: 
             wanted.map(|i| i.map(|_| local.scale(c, s))).collect()
         }
         Derivative::Custom(rule) => rule.vjp(saved, c, needs),
-        Derivative::Fused(rule) => fused::pull(rule, saved, c, needs, differentiable),
+        Derivative::Fused(rule) => fused::pull(node.op.name(), rule, saved, c, needs, differentiable),
     }
 }
 

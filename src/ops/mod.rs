@@ -3,6 +3,7 @@
 //! A user's own op implements the same [`Op`] and is applied with [`Tensor::apply`].
 
 pub(crate) mod accumulate;
+pub mod attention;
 pub mod binary;
 pub mod compare;
 mod elementwise;
@@ -76,6 +77,7 @@ pub struct Outputs<'a> {
 /// Every op with operands to try it on: the list that tests and `check` loop over.
 pub fn samples() -> Vec<Sample> {
     [
+        attention::samples(),
         binary::samples(),
         compare::samples(),
         index::samples(),

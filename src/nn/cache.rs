@@ -1,0 +1,53 @@
+//! Keys and values of tokens already read, so that generating one more costs one row.
+
+use crate::ops::attention::Attention;
+use crate::tensor::Tensor;
+
+/// Keys and values of every layer.
+#[derive(Clone, Debug, Default)]
+pub struct Cache {
+    layers: Vec<Option<(Tensor, Tensor)>>,
+    tokens: usize,
+}
+
+impl Cache {
+    /// An empty cache for a model of `layers` blocks.
+    pub fn new(layers: usize) -> Cache {
+        Cache { layers: vec![None; layers], tokens: 0 }
+    }
+
+    /// Tokens it holds.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// Counts tokens that all layers have stored.
+    pub(super) fn advance(&mut self, tokens: usize) {
+        self.tokens += tokens;
+    }
+
+    /// Attention of new tokens over all tokens so far: qkv is [1, new, heads + 2 kv_heads, size]. The first call may
+    /// bring many tokens, each later one brings one.
+    pub(super) fn attend(&mut self, layer: usize, qkv: &Tensor, op: Attention) -> Tensor {
+        let k = qkv.slice(2, op.heads, op.kv_heads);
+        let v = qkv.slice(2, op.heads + op.kv_heads, op.kv_heads);
+        let Some((old_k, old_v)) = self.layers[layer].take() else {
+            self.layers[layer] = Some((k.contiguous(), v.contiguous()));
+            return qkv.attention(op, None);
+        };
+        assert_eq!(qkv.shape()[1], 1, "a filled cache takes one token at a time");
+        let (k, v) = (Tensor::concat(&[&old_k, &k], 1), Tensor::concat(&[&old_v, &v], 1));
+        let y = one_row(&qkv.slice(2, 0, op.heads), &k, &v, op);
+        self.layers[layer] = Some((k, v));
+        y
+    }
+}
+
+/// Attention of one token, q [1, 1, heads, size] over k and v [1, time, kv_heads, size]; to [1, 1, heads, size].
+fn one_row(q: &Tensor, k: &Tensor, v: &Tensor, op: Attention) -> Tensor {
+    let (group, size) = (op.heads / op.kv_heads, q.shape()[3]);
+    let q = q.reshape([op.kv_heads, group, size]);
+    let by_head = |x: &Tensor| x.index(0, 0).permute(&[1, 0, 2]); // [kv_heads, time, size]
+    let scores = q.matmul(&by_head(k).t()) * op.scale.unwrap_or(1.0 / (size as f64).sqrt());
+    scores.softmax(-1).matmul(&by_head(v)).reshape([1, 1, op.heads, size])
+}

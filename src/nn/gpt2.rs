@@ -1,0 +1,141 @@
+//! GPT-2 (Radford et al., "Language models are unsupervised multitask learners", 2019). Paths are those of its
+//! published weights: `wte`, `wpe`, `h.0.attn.c_attn`, …
+
+use super::cache::Cache;
+use super::config::ModelConfig;
+use super::layers::{LayerNorm, Linear, Pass, block, drop};
+use crate::module::{LinearMap, normal};
+use crate::ops::attention::Attention;
+use crate::rng::Seed;
+use crate::tensor::Tensor;
+use crate::{Device, module};
+
+/// Deviation of initial weights.
+const DEVIATION: f64 = 0.02;
+
+/// The model.
+#[derive(Clone, Debug)]
+pub struct Gpt2 {
+    /// Token embedding and output head, [vocabulary, width].
+    pub wte: LinearMap,
+    /// Position embedding, [context, width].
+    pub wpe: LinearMap,
+    /// Blocks.
+    pub h: Vec<Block>,
+    /// Last norm.
+    pub ln_f: LayerNorm,
+    dropout: f64,
+}
+module!(Gpt2: wte, wpe, h, ln_f);
+
+/// Attention and MLP, each added to the stream.
+#[derive(Clone, Debug)]
+pub struct Block {
+    ln_1: LayerNorm,
+    attn: SelfAttention,
+    ln_2: LayerNorm,
+    mlp: Mlp,
+    dropout: f64,
+}
+module!(Block: ln_1, attn, ln_2, mlp);
+
+#[derive(Clone, Debug)]
+struct SelfAttention {
+    c_attn: Linear,
+    c_proj: Linear,
+    heads: usize,
+}
+module!(SelfAttention: c_attn, c_proj);
+
+#[derive(Clone, Debug)]
+struct Mlp {
+    c_fc: Linear,
+    c_proj: Linear,
+}
+module!(Mlp: c_fc, c_proj);
+
+impl Gpt2 {
+    /// Fresh weights, a function of the seed; projections into the stream are scaled by 1/√(2 layers).
+    pub fn new(config: &ModelConfig, seed: Seed, device: &Device) -> Gpt2 {
+        let (width, epsilon) = (config.width, config.norm_epsilon);
+        let layer = |i| Block::new(config, seed.named("h").fold(i as u64), device);
+        Gpt2 {
+            wte: LinearMap::dense(normal(&[config.vocabulary, width], DEVIATION, seed.named("wte"), device)),
+            wpe: LinearMap::dense(normal(&[config.context, width], DEVIATION, seed.named("wpe"), device)),
+            h: (0..config.layers).map(layer).collect(),
+            ln_f: LayerNorm::new(width, epsilon, device),
+            dropout: config.dropout,
+        }
+    }
+
+    /// Hidden states after the last norm: [batch, time] to [batch, time, width].
+    #[track_caller]
+    pub fn hidden(&self, ids: &Tensor, pass: &Pass) -> Tensor {
+        let mut x = drop(self.embed(ids, 0), self.dropout, pass.dropout, u64::MAX);
+        for (i, layer) in self.h.iter().enumerate() {
+            x = block(layer, x, pass.recompute, Block::forward, pass.dropout.map(|seed| seed.fold(i as u64)));
+        }
+        self.ln_f.apply(&x)
+    }
+
+    /// The same for new tokens of one sequence, with the old ones in `cache`.
+    pub fn continued(&self, ids: &Tensor, cache: &mut Cache) -> Tensor {
+        let mut x = self.embed(ids, cache.tokens());
+        for (i, layer) in self.h.iter().enumerate() {
+            x = layer.with(&x, None, |qkv, op| cache.attend(i, &qkv, op));
+        }
+        cache.advance(ids.shape()[1]);
+        self.ln_f.apply(&x)
+    }
+
+    /// Logits of hidden states, by the embedding's transpose.
+    #[track_caller]
+    pub fn head(&self, hidden: &Tensor) -> Tensor {
+        self.wte.apply_transposed(hidden)
+    }
+
+    fn embed(&self, ids: &Tensor, start: usize) -> Tensor {
+        let time = ids.shape()[1];
+        let positions: Vec<u32> = (start..start + time).map(|i| i as u32).collect();
+        self.wte.rows(ids) + self.wpe.rows(&Tensor::new(&positions, [time], ids.device()))
+    }
+}
+
+impl Block {
+    fn new(config: &ModelConfig, seed: Seed, device: &Device) -> Block {
+        let (width, epsilon) = (config.width, config.norm_epsilon);
+        let residual = DEVIATION / (2.0 * config.layers as f64).sqrt();
+        let linear = |name: &str, inputs, outputs, deviation| {
+            Linear::new(inputs, outputs, deviation, seed.named(name), device)
+        };
+        Block {
+            ln_1: LayerNorm::new(width, epsilon, device),
+            attn: SelfAttention {
+                c_attn: linear("c_attn", width, 3 * width, DEVIATION),
+                c_proj: linear("c_proj", width, width, residual),
+                heads: config.heads,
+            },
+            ln_2: LayerNorm::new(width, epsilon, device),
+            mlp: Mlp {
+                c_fc: linear("c_fc", width, config.hidden, DEVIATION),
+                c_proj: linear("mlp_c_proj", config.hidden, width, residual),
+            },
+            dropout: config.dropout,
+        }
+    }
+
+    fn forward(&self, x: &Tensor, dropout: Option<Seed>) -> Tensor {
+        self.with(x, dropout, |qkv, op| qkv.attention(op, None))
+    }
+
+    /// The block around an attention: x [batch, time, width], qkv [batch, time, 3 heads, size].
+    fn with(&self, x: &Tensor, dropout: Option<Seed>, mut attend: impl FnMut(Tensor, Attention) -> Tensor) -> Tensor {
+        let (batch, time, width) = (x.shape()[0], x.shape()[1], x.shape()[2]);
+        let heads = self.attn.heads;
+        let qkv = self.attn.c_attn.apply(&self.ln_1.apply(x)).reshape([batch, time, 3 * heads, width / heads]);
+        let mixed = attend(qkv, Attention::new(heads, true)).reshape([batch, time, width]);
+        let x = x + drop(self.attn.c_proj.apply(&mixed), self.dropout, dropout, 0);
+        let hidden = self.mlp.c_fc.apply(&self.ln_2.apply(&x)).gelu_tanh();
+        &x + drop(self.mlp.c_proj.apply(&hidden), self.dropout, dropout, 1)
+    }
+}

@@ -1,0 +1,149 @@
+//! Layers that both model families are built of.
+
+use crate::module;
+use crate::module::{LinearMap, Module, Parameter, Path, normal};
+use crate::rng::Seed;
+use crate::tensor::Tensor;
+use crate::{DType, Device};
+
+/// What a forward pass is for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pass {
+    /// Seed of this pass's dropout; none outside training.
+    pub dropout: Option<Seed>,
+    /// Keep the input of each block alone and run the block again in backward.
+    pub recompute: bool,
+}
+
+/// A linear map with a bias.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    /// The map, [in, out].
+    pub map: LinearMap,
+    /// [out].
+    pub bias: Parameter,
+}
+
+impl Module for Linear {
+    fn visit(&self, path: &Path, see: &mut dyn FnMut(&Path, &Parameter)) {
+        self.map.visit(path, see);
+        self.bias.visit(&path.join("bias"), see);
+    }
+    fn visit_mut(&mut self, path: &Path, see: &mut dyn FnMut(&Path, &mut Parameter)) {
+        self.map.visit_mut(path, see);
+        self.bias.visit_mut(&path.join("bias"), see);
+    }
+}
+
+impl Linear {
+    /// Normal weights, zero bias.
+    pub fn new(inputs: usize, outputs: usize, deviation: f64, seed: Seed, device: &Device) -> Linear {
+        let map = LinearMap::dense(normal(&[inputs, outputs], deviation, seed, device));
+        Linear { map, bias: Parameter::new(constant(outputs, 0.0, device)) }
+    }
+
+    /// `x W + b`: [.., in] to [.., out].
+    #[track_caller]
+    pub fn apply(&self, x: &Tensor) -> Tensor {
+        self.map.apply(x, Some(self.bias.tensor()))
+    }
+}
+
+/// Layer norm with scale and shift.
+#[derive(Clone, Debug)]
+pub struct LayerNorm {
+    /// Scale, [width].
+    pub weight: Parameter,
+    /// Shift, [width].
+    pub bias: Parameter,
+    epsilon: f64,
+}
+module!(LayerNorm: weight, bias);
+
+impl LayerNorm {
+    /// Scale 1, shift 0.
+    pub fn new(width: usize, epsilon: f64, device: &Device) -> LayerNorm {
+        let weight = Parameter::new(constant(width, 1.0, device));
+        LayerNorm { weight, bias: Parameter::new(constant(width, 0.0, device)), epsilon }
+    }
+
+    /// Over the last dimension.
+    #[track_caller]
+    pub fn apply(&self, x: &Tensor) -> Tensor {
+        x.layer_norm(self.weight.tensor(), self.bias.tensor(), self.epsilon)
+    }
+}
+
+/// RMS norm with scale.
+#[derive(Clone, Debug)]
+pub struct RmsNorm {
+    /// Scale, [width].
+    pub weight: Parameter,
+    epsilon: f64,
+}
+module!(RmsNorm: weight);
+
+impl RmsNorm {
+    /// Scale 1.
+    pub fn new(width: usize, epsilon: f64, device: &Device) -> RmsNorm {
+        RmsNorm { weight: Parameter::new(constant(width, 1.0, device)), epsilon }
+    }
+
+    /// Over the last dimension.
+    #[track_caller]
+    pub fn apply(&self, x: &Tensor) -> Tensor {
+        x.rms_norm(self.weight.tensor(), self.epsilon)
+    }
+}
+
+/// A vector of one value in a storage of its own.
+fn constant(size: usize, value: f32, device: &Device) -> Tensor {
+    crate::device::tagged(crate::Tag::Weights, || Tensor::new(&vec![value; size], [size], device))
+}
+
+/// Dropout with a seed of its own for `place`, in training; the tensor itself otherwise.
+pub fn drop(x: Tensor, probability: f64, seed: Option<Seed>, place: u64) -> Tensor {
+    match seed {
+        Some(seed) if probability > 0.0 => x.dropout(probability, seed.fold(place)),
+        _ => x,
+    }
+}
+
+/// Runs one block, or in a pass with recompute leaves it to be run again in backward.
+pub fn block<B>(block: &B, x: Tensor, recompute: bool, run: fn(&B, &Tensor, Option<Seed>) -> Tensor, seed: Option<Seed>) -> Tensor
+where
+    B: Module + Clone + Send + Sync + 'static,
+{
+    if !recompute {
+        return run(block, &x, seed);
+    }
+    let mut ins = vec![x];
+    ins.extend(block.parameters().into_iter().map(|(_, parameter)| parameter.tensor().clone()));
+    let shell = hollow(block);
+    let segment = move |ins: &[Tensor]| {
+        let mut copy = shell.clone();
+        copy.bind(&ins[1..]);
+        run(&copy, &ins[0], seed)
+    };
+    crate::autograd::checkpoint(segment, &ins.iter().collect::<Vec<_>>())
+}
+
+/// The block without its weights, which a segment is given each time it runs: a copy that held on to them would keep
+/// updates from being made in place.
+fn hollow<B: Module + Clone>(block: &B) -> B {
+    let mut shell = block.clone();
+    let empty = |t: &Tensor| Tensor::zeros([0], t.dtype(), t.device());
+    let nothing: Vec<Tensor> = shell.parameters().iter().map(|(_, p)| empty(p.tensor())).collect();
+    shell.bind(&nothing);
+    shell
+}
+
+/// Cosines and sines of rotary positions, computed in double precision, as a tensor that no gradient flows to.
+pub fn rotary_table(size: usize, positions: usize, theta: f64, dtype: DType, device: &Device) -> Tensor {
+    let table = crate::ops::rotary::rotary_table(size, positions, theta);
+    let shape = [positions, size / 2, 2];
+    crate::device::tagged(crate::Tag::Weights, || match dtype {
+        DType::F64 => Tensor::new(&table, shape, device),
+        _ => Tensor::new(&table.into_iter().map(|x| x as f32).collect::<Vec<_>>(), shape, device),
+    })
+}

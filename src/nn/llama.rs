@@ -1,0 +1,176 @@
+//! Llama (Touvron et al., "Llama 2", 2023): RMS norm, rotary positions, grouped heads, SwiGLU. Paths are those of
+//! published weights in their usual layout: `model.embed_tokens`, `model.layers.0.self_attn.q_proj`, …
+
+use super::cache::Cache;
+use super::config::ModelConfig;
+use super::layers::{Pass, RmsNorm, block, drop, rotary_table};
+use crate::module::{LinearMap, normal};
+use crate::ops::attention::Attention;
+use crate::rng::Seed;
+use crate::tensor::Tensor;
+use crate::{DType, Device, module};
+
+/// Deviation of initial weights.
+const DEVIATION: f64 = 0.02;
+
+/// The model.
+#[derive(Clone, Debug)]
+pub struct Llama {
+    model: Body,
+    rotary: Tensor,
+    dropout: f64,
+}
+module!(Llama: model);
+
+#[derive(Clone, Debug)]
+struct Body {
+    embed_tokens: LinearMap,
+    layers: Vec<Block>,
+    norm: RmsNorm,
+}
+module!(Body: embed_tokens, layers, norm);
+
+/// Attention and MLP, each added to the stream. Weights are stored as [out, in].
+#[derive(Clone, Debug)]
+pub struct Block {
+    input_layernorm: RmsNorm,
+    self_attn: SelfAttention,
+    post_attention_layernorm: RmsNorm,
+    mlp: Mlp,
+    rotary: Tensor,
+    dropout: f64,
+}
+module!(Block: input_layernorm, self_attn, post_attention_layernorm, mlp);
+
+#[derive(Clone, Debug)]
+struct SelfAttention {
+    q_proj: LinearMap,
+    k_proj: LinearMap,
+    v_proj: LinearMap,
+    o_proj: LinearMap,
+    heads: usize,
+    kv_heads: usize,
+}
+module!(SelfAttention: q_proj, k_proj, v_proj, o_proj);
+
+#[derive(Clone, Debug)]
+struct Mlp {
+    gate_proj: LinearMap,
+    up_proj: LinearMap,
+    down_proj: LinearMap,
+}
+module!(Mlp: gate_proj, up_proj, down_proj);
+
+impl Llama {
+    /// Fresh weights, a function of the seed; projections into the stream are scaled by 1/√(2 layers).
+    pub fn new(config: &ModelConfig, seed: Seed, device: &Device) -> Llama {
+        let rotary = rotary_table(config.head_size(), config.context, config.rope_theta, DType::F32, device);
+        let layer = |i| Block::new(config, rotary.clone(), seed.named("layers").fold(i as u64), device);
+        let table = normal(&[config.vocabulary, config.width], DEVIATION, seed.named("embed_tokens"), device);
+        let model = Body {
+            embed_tokens: LinearMap::dense(table),
+            layers: (0..config.layers).map(layer).collect(),
+            norm: RmsNorm::new(config.width, config.norm_epsilon, device),
+        };
+        Llama { model, rotary, dropout: config.dropout }
+    }
+
+    /// Positions for weights of another type.
+    pub(super) fn retype(&mut self, config: &ModelConfig, dtype: DType) {
+        let device = self.rotary.device().clone();
+        self.rotary = rotary_table(config.head_size(), config.context, config.rope_theta, dtype, &device);
+        for layer in &mut self.model.layers {
+            layer.rotary = self.rotary.clone();
+        }
+    }
+
+    /// Hidden states after the last norm: [batch, time] to [batch, time, width].
+    #[track_caller]
+    pub fn hidden(&self, ids: &Tensor, pass: &Pass) -> Tensor {
+        let mut x = drop(self.model.embed_tokens.rows(ids), self.dropout, pass.dropout, u64::MAX);
+        for (i, layer) in self.model.layers.iter().enumerate() {
+            x = block(layer, x, pass.recompute, Block::forward, pass.dropout.map(|seed| seed.fold(i as u64)));
+        }
+        self.model.norm.apply(&x)
+    }
+
+    /// The same for new tokens of one sequence, with the old ones in `cache`.
+    pub fn continued(&self, ids: &Tensor, cache: &mut Cache) -> Tensor {
+        let positions = self.rotary.slice(0, cache.tokens(), ids.shape()[1]);
+        let mut x = self.model.embed_tokens.rows(ids);
+        for (i, layer) in self.model.layers.iter().enumerate() {
+            x = layer.with(&x, &positions, None, |qkv, op| cache.attend(i, &qkv, op));
+        }
+        cache.advance(ids.shape()[1]);
+        self.model.norm.apply(&x)
+    }
+
+    /// Logits of hidden states, by the embedding's transpose.
+    #[track_caller]
+    pub fn head(&self, hidden: &Tensor) -> Tensor {
+        self.model.embed_tokens.apply_transposed(hidden)
+    }
+}
+
+impl Block {
+    fn new(config: &ModelConfig, rotary: Tensor, seed: Seed, device: &Device) -> Block {
+        let (width, hidden, kv) = (config.width, config.hidden, config.kv_heads * config.head_size());
+        let residual = DEVIATION / (2.0 * config.layers as f64).sqrt();
+        let map = |name: &str, outputs, inputs, deviation| {
+            LinearMap::transposed(normal(&[outputs, inputs], deviation, seed.named(name), device))
+        };
+        let norm = || RmsNorm::new(width, config.norm_epsilon, device);
+        Block {
+            input_layernorm: norm(),
+            self_attn: SelfAttention {
+                q_proj: map("q_proj", width, width, DEVIATION),
+                k_proj: map("k_proj", kv, width, DEVIATION),
+                v_proj: map("v_proj", kv, width, DEVIATION),
+                o_proj: map("o_proj", width, width, residual),
+                heads: config.heads,
+                kv_heads: config.kv_heads,
+            },
+            post_attention_layernorm: norm(),
+            mlp: Mlp {
+                gate_proj: map("gate_proj", hidden, width, DEVIATION),
+                up_proj: map("up_proj", hidden, width, DEVIATION),
+                down_proj: map("down_proj", width, hidden, residual),
+            },
+            rotary,
+            dropout: config.dropout,
+        }
+    }
+
+    fn forward(&self, x: &Tensor, dropout: Option<Seed>) -> Tensor {
+        let positions = self.rotary.slice(0, 0, x.shape()[1]);
+        self.with(x, &positions, dropout, |qkv, op| qkv.attention(op, None))
+    }
+
+    /// The block around an attention: x [batch, time, width], positions [time, size / 2, 2].
+    fn with(
+        &self,
+        x: &Tensor,
+        positions: &Tensor,
+        dropout: Option<Seed>,
+        mut attend: impl FnMut(Tensor, Attention) -> Tensor,
+    ) -> Tensor {
+        let SelfAttention { heads, kv_heads, .. } = self.self_attn;
+        let qkv = self.self_attn.packed(&self.input_layernorm.apply(x), positions);
+        let mixed = attend(qkv, Attention { kv_heads, ..Attention::new(heads, true) }).reshape(*x.shape());
+        let x = x + drop(self.self_attn.o_proj.apply(&mixed, None), self.dropout, dropout, 0);
+        let normed = self.post_attention_layernorm.apply(&x);
+        let hidden = self.mlp.gate_proj.apply(&normed, None).silu() * self.mlp.up_proj.apply(&normed, None);
+        &x + drop(self.mlp.down_proj.apply(&hidden, None), self.dropout, dropout, 1)
+    }
+}
+
+impl SelfAttention {
+    /// Rotated queries and keys, and values, packed as [batch, time, heads + 2 kv_heads, size].
+    fn packed(&self, x: &Tensor, positions: &Tensor) -> Tensor {
+        let (batch, time, size) = (x.shape()[0], x.shape()[1], x.shape()[2] / self.heads);
+        let split = |map: &LinearMap, heads: usize| map.apply(x, None).reshape([batch, time, heads, size]);
+        let q = split(&self.q_proj, self.heads).rotary(positions);
+        let k = split(&self.k_proj, self.kv_heads).rotary(positions);
+        Tensor::concat(&[&q, &k, &split(&self.v_proj, self.kv_heads)], 2)
+    }
+}

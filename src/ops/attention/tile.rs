@@ -1,0 +1,125 @@
+//! Matrix products small enough for the caches, in tiles held in registers.
+
+use crate::device::cpu;
+use crate::scalar::Float;
+
+/// Columns of a narrow tile; a wide one has twice as many. A 512-bit register holds 16 numbers of f32.
+pub(super) const LANES: usize = 16;
+/// Rows of a tile.
+pub(super) const ROWS: usize = 8;
+
+/// Left operand of a product: element (i, k) is `data[i * row + k * column]`.
+#[derive(Clone, Copy)]
+pub(super) struct Left<'a, T> {
+    data: &'a [T],
+    row: usize,
+    column: usize,
+}
+
+impl<'a, T> Left<'a, T> {
+    /// Stored row by row, `step` apart.
+    pub fn rows(data: &'a [T], step: usize) -> Self {
+        Left { data, row: step, column: 1 }
+    }
+
+    /// The transpose of what is stored row by row, `step` apart.
+    pub fn transposed(data: &'a [T], step: usize) -> Self {
+        Left { data, row: 1, column: step }
+    }
+}
+
+/// `c[m, n] = a[m, k] b[k, n]`, or `+=`; rows of `b` and `c` lie as far apart as the second of each pair says.
+/// `m` is a multiple of [`ROWS`], `n` of [`LANES`]. Sums run over k in order, whatever the tile.
+#[inline(always)]
+pub(super) fn product<T: Float>(
+    (m, k, n): (usize, usize, usize),
+    a: Left<'_, T>,
+    (b, b_step): (&[T], usize),
+    (c, c_step): (&mut [T], usize),
+    accumulate: bool,
+) {
+    assert!(m % ROWS == 0 && n % LANES == 0, "tiles are whole");
+    if m == 0 || n == 0 {
+        return;
+    }
+    assert!(k == 0 || (m - 1) * a.row + (k - 1) * a.column < a.data.len(), "left operand");
+    assert!(k == 0 || (k - 1) * b_step + n <= b.len(), "right operand");
+    assert!((m - 1) * c_step + n <= c.len(), "result");
+    let tiles = Tiles { k, a, b, b_step, c, c_step, accumulate };
+    // SAFETY: whole tiles inside the matrices, and these inside their slices, as asserted above.
+    cpu::simd(
+        #[inline(always)]
+        || unsafe { tiles.cover(m, n) },
+    );
+}
+
+/// A product under way.
+struct Tiles<'a, T> {
+    k: usize,
+    a: Left<'a, T>,
+    b: &'a [T],
+    b_step: usize,
+    c: &'a mut [T],
+    c_step: usize,
+    accumulate: bool,
+}
+
+impl<T: Float> Tiles<'_, T> {
+    /// All tiles of an m by n result.
+    ///
+    /// # Safety
+    /// As for [`Tiles::tile`], for every one of them.
+    #[inline(always)]
+    unsafe fn cover(mut self, m: usize, n: usize) {
+        let wide = n / (2 * LANES) * (2 * LANES);
+        for i in (0..m).step_by(ROWS) {
+            // SAFETY: the caller's promise.
+            unsafe {
+                for j in (0..wide).step_by(2 * LANES) {
+                    self.tile::<2>(i, j);
+                }
+                if wide < n {
+                    self.tile::<1>(i, wide);
+                }
+            }
+        }
+    }
+
+    /// Rows `i..i + ROWS`, columns `j..j + W * LANES`.
+    ///
+    /// # Safety
+    /// These lie inside the result, and what they need inside the operands.
+    #[inline(always)]
+    unsafe fn tile<const W: usize>(&mut self, i: usize, j: usize) {
+        let mut sums = [[[T::zero(); LANES]; W]; ROWS];
+        // SAFETY: the caller's promise.
+        unsafe {
+            let a = self.a.data.as_ptr().add(i * self.a.row);
+            let b = self.b.as_ptr().add(j);
+            let c = self.c.as_mut_ptr().add(i * self.c_step + j);
+            for k in 0..self.k {
+                let b: [[T; LANES]; W] = b.add(k * self.b_step).cast::<[[T; LANES]; W]>().read();
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let a = *a.add(r * self.a.row + k * self.a.column);
+                    for (sums, b) in sums.iter_mut().zip(&b) {
+                        for (sum, b) in sums.iter_mut().zip(b) {
+                            *sum = a.mul_add(*b, *sum);
+                        }
+                    }
+                }
+            }
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let c = c.add(r * self.c_step).cast::<[[T; LANES]; W]>();
+                if self.accumulate {
+                    let old = c.read();
+                    for (sums, old) in sums.iter_mut().zip(&old) {
+                        for (sum, old) in sums.iter_mut().zip(old) {
+                            *sum += *old;
+                        }
+                    }
+                }
+                c.write(*sums);
+            }
+        }
+    }
+}
