@@ -110,7 +110,14 @@ pub fn read_folder(path: &Path) -> Result<Files> {
     Ok(files)
 }
 
-/// Removes what writes cut short left behind in `parent`.
+/// Removes a folder; cut short, it leaves nothing that looks whole.
+pub fn remove_folder(path: &Path) -> Result<()> {
+    let scratch = scratch_for(path);
+    fs::rename(path, &scratch).map_err(Error::file(path))?;
+    fs::remove_dir_all(&scratch).map_err(Error::file(scratch))
+}
+
+/// Removes what writes and removals cut short left behind in `parent`.
 pub fn sweep(parent: &Path) -> Result<()> {
     for entry in fs::read_dir(parent).map_err(Error::file(parent))? {
         let entry = entry.map_err(Error::file(parent))?;

@@ -4,7 +4,7 @@ mod arrays;
 mod folder;
 
 pub use arrays::{Arrays, decode, encode, load, restore, save};
-pub use folder::{Files, read_folder, sweep, write_folder};
+pub use folder::{Files, read_folder, remove_folder, sweep, write_folder};
 
 use crate::error::{Error, Result};
 use std::path::Path;
