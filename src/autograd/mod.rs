@@ -3,6 +3,7 @@
 //! An op says which class its derivative is of, and both modes follow. Rules are written in tensor operations, so
 //! that they run on every device and can be differentiated again.
 
+pub mod check;
 mod functional;
 mod fused;
 mod gradient;

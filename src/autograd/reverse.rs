@@ -92,15 +92,15 @@ struct Pending {
     gradient: Gradient,
 }
 
-/// Kahn's algorithm, newest ready trace first.
+/// Kahn's algorithm: leaves as soon as they are ready, so that their gradients do not pile up; else the newest first.
 fn walk(y: Tensor, c: Tensor, want: &Want, differentiable: bool, sink: &mut dyn FnMut(LeafId, Gradient)) {
     let Some(root) = y.trace.clone() else { return };
     drop(y);
     let mut pending = count_uses(&root, want);
     let Some(start) = pending.get_mut(&root.id) else { return };
     start.gradient.add(c);
-    let mut ready = BTreeMap::from([(root.id, root)]);
-    while let Some((id, trace)) = ready.pop_last() {
+    let mut ready = Ready::from([(order(&root), root)]);
+    while let Some(((_, id), trace)) = ready.pop_last() {
         let gradient = pending.remove(&id).expect("only pending traces become ready").gradient;
         let below = want.goes_below(&trace);
         let wanted = want.has(&trace);
@@ -119,7 +119,11 @@ fn walk(y: Tensor, c: Tensor, want: &Want, differentiable: bool, sink: &mut dyn 
     }
 }
 
-type Ready = BTreeMap<u64, Arc<Trace>>;
+type Ready = BTreeMap<(bool, u64), Arc<Trace>>;
+
+fn order(trace: &Trace) -> (bool, u64) {
+    (trace.node.is_none(), trace.id)
+}
 
 /// Hands cotangents to the parents of one op.
 fn step(trace: Arc<Trace>, c: Tensor, differentiable: bool, pending: &mut HashMap<u64, Pending>, ready: &mut Ready) {
@@ -147,7 +151,7 @@ fn settle(parent: Arc<Trace>, part: Part, pending: &mut HashMap<u64, Pending>, r
     }
     entry.uses -= 1;
     if entry.uses == 0 {
-        ready.insert(parent.id, parent);
+        ready.insert(order(&parent), parent);
     }
 }
 

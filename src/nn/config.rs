@@ -47,7 +47,9 @@ impl ModelConfig {
     pub fn new(arch: Arch, vocabulary: usize, context: usize, layers: usize, heads: usize, width: usize) -> Self {
         let (kv_heads, hidden) = match arch {
             Arch::Gpt2 => (heads, 4 * width),
-            Arch::Llama => (if heads % 2 == 0 { heads / 2 } else { heads }, (8 * width).div_ceil(3).next_multiple_of(16)),
+            Arch::Llama => {
+                (if heads % 2 == 0 { heads / 2 } else { heads }, (8 * width).div_ceil(3).next_multiple_of(16))
+            }
         };
         ModelConfig {
             arch,

@@ -105,9 +105,8 @@ impl Block {
     fn new(config: &ModelConfig, seed: Seed, device: &Device) -> Block {
         let (width, epsilon) = (config.width, config.norm_epsilon);
         let residual = DEVIATION / (2.0 * config.layers as f64).sqrt();
-        let linear = |name: &str, inputs, outputs, deviation| {
-            Linear::new(inputs, outputs, deviation, seed.named(name), device)
-        };
+        let linear =
+            |name: &str, inputs, outputs, deviation| Linear::new(inputs, outputs, deviation, seed.named(name), device);
         Block {
             ln_1: LayerNorm::new(width, epsilon, device),
             attn: SelfAttention {

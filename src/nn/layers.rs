@@ -2,6 +2,7 @@
 
 use crate::module;
 use crate::module::{LinearMap, Module, Parameter, Path, normal};
+use crate::ops::rotary;
 use crate::rng::Seed;
 use crate::tensor::Tensor;
 use crate::{DType, Device};
@@ -110,7 +111,13 @@ pub fn drop(x: Tensor, probability: f64, seed: Option<Seed>, place: u64) -> Tens
 }
 
 /// Runs one block, or in a pass with recompute leaves it to be run again in backward.
-pub fn block<B>(block: &B, x: Tensor, recompute: bool, run: fn(&B, &Tensor, Option<Seed>) -> Tensor, seed: Option<Seed>) -> Tensor
+pub fn block<B>(
+    block: &B,
+    x: Tensor,
+    recompute: bool,
+    run: fn(&B, &Tensor, Option<Seed>) -> Tensor,
+    seed: Option<Seed>,
+) -> Tensor
 where
     B: Module + Clone + Send + Sync + 'static,
 {
@@ -140,7 +147,7 @@ fn hollow<B: Module + Clone>(block: &B) -> B {
 
 /// Cosines and sines of rotary positions, computed in double precision, as a tensor that no gradient flows to.
 pub fn rotary_table(size: usize, positions: usize, theta: f64, dtype: DType, device: &Device) -> Tensor {
-    let table = crate::ops::rotary::rotary_table(size, positions, theta);
+    let table = rotary::rotary_table(positions, &rotary::rotary_frequencies(size, theta));
     let shape = [positions, size / 2, 2];
     crate::device::tagged(crate::Tag::Weights, || match dtype {
         DType::F64 => Tensor::new(&table, shape, device),

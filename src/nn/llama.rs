@@ -96,10 +96,10 @@ impl Llama {
 
     /// The same for new tokens of one sequence, with the old ones in `cache`.
     pub fn continued(&self, ids: &Tensor, cache: &mut Cache) -> Tensor {
-        let positions = self.rotary.slice(0, cache.tokens(), ids.shape()[1]);
+        let start = cache.tokens();
         let mut x = self.model.embed_tokens.rows(ids);
         for (i, layer) in self.model.layers.iter().enumerate() {
-            x = layer.with(&x, &positions, None, |qkv, op| cache.attend(i, &qkv, op));
+            x = layer.with(&x, start, None, |qkv, op| cache.attend(i, &qkv, op));
         }
         cache.advance(ids.shape()[1]);
         self.model.norm.apply(&x)
@@ -142,20 +142,20 @@ impl Block {
     }
 
     fn forward(&self, x: &Tensor, dropout: Option<Seed>) -> Tensor {
-        let positions = self.rotary.slice(0, 0, x.shape()[1]);
-        self.with(x, &positions, dropout, |qkv, op| qkv.attention(op, None))
+        self.with(x, 0, dropout, |qkv, op| qkv.attention(op, None))
     }
 
-    /// The block around an attention: x [batch, time, width], positions [time, size / 2, 2].
+    /// The block around an attention: x [batch, time, width], its first token at position `start`.
     fn with(
         &self,
         x: &Tensor,
-        positions: &Tensor,
+        start: usize,
         dropout: Option<Seed>,
         mut attend: impl FnMut(Tensor, Attention) -> Tensor,
     ) -> Tensor {
         let SelfAttention { heads, kv_heads, .. } = self.self_attn;
-        let qkv = self.self_attn.packed(&self.input_layernorm.apply(x), positions);
+        let qkv = self.self_attn.packed(&self.input_layernorm.apply(x));
+        let qkv = qkv.rotary(&self.rotary, start, heads + kv_heads);
         let mixed = attend(qkv, Attention { kv_heads, ..Attention::new(heads, true) }).reshape(*x.shape());
         let x = x + drop(self.self_attn.o_proj.apply(&mixed, None), self.dropout, dropout, 0);
         let normed = self.post_attention_layernorm.apply(&x);
@@ -165,12 +165,11 @@ impl Block {
 }
 
 impl SelfAttention {
-    /// Rotated queries and keys, and values, packed as [batch, time, heads + 2 kv_heads, size].
-    fn packed(&self, x: &Tensor, positions: &Tensor) -> Tensor {
+    /// Queries, keys and values packed as [batch, time, heads + 2 kv_heads, size].
+    fn packed(&self, x: &Tensor) -> Tensor {
         let (batch, time, size) = (x.shape()[0], x.shape()[1], x.shape()[2] / self.heads);
         let split = |map: &LinearMap, heads: usize| map.apply(x, None).reshape([batch, time, heads, size]);
-        let q = split(&self.q_proj, self.heads).rotary(positions);
-        let k = split(&self.k_proj, self.kv_heads).rotary(positions);
-        Tensor::concat(&[&q, &k, &split(&self.v_proj, self.kv_heads)], 2)
+        let q = split(&self.q_proj, self.heads);
+        Tensor::concat(&[&q, &split(&self.k_proj, self.kv_heads), &split(&self.v_proj, self.kv_heads)], 2)
     }
 }

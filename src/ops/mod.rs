@@ -6,13 +6,20 @@ pub(crate) mod accumulate;
 pub mod attention;
 pub mod binary;
 pub mod compare;
+pub mod cross_entropy;
+pub mod dropout;
 mod elementwise;
+pub mod extremum;
 pub mod index;
 pub mod linear;
 pub mod matmul;
 pub mod movement;
+pub mod norm;
 pub mod reduce;
+pub mod rotary;
+mod row;
 mod sample;
+pub mod softmax;
 pub mod unary;
 mod walk;
 
@@ -80,11 +87,17 @@ pub fn samples() -> Vec<Sample> {
         attention::samples(),
         binary::samples(),
         compare::samples(),
+        cross_entropy::samples(),
+        dropout::samples(),
+        extremum::samples(),
         index::samples(),
         linear::samples(),
         matmul::samples(),
         movement::samples(),
+        norm::samples(),
         reduce::samples(),
+        rotary::samples(),
+        softmax::samples(),
         unary::samples(),
     ]
     .concat()

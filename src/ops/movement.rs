@@ -391,6 +391,7 @@ pub(super) fn samples() -> Vec<Sample> {
     let x = || [Input::normal([3, 4])];
     vec![
         Sample::new(Contiguous, x()),
+        Sample::new(Alias, x()),
         Sample::new(Reshape(Shape::new(&[2, 6])), x()),
         Sample::new(Permute(vec![2, 0, 1]), [Input::normal([2, 3, 4])]),
         Sample::new(Broadcast(Shape::new(&[2, 3, 4])), [Input::normal([3, 1])]),

@@ -1,11 +1,11 @@
 //! Sums over any dimensions; what else reduces is written with them or in files of its own.
 
-use super::{Input, Op, Outputs, Sample};
+use super::{Input, Op, Outputs, Sample, row};
 use crate::autograd::{Derivative, Transpose};
 use crate::device::{Array, Spec, cpu};
 use crate::float;
 use crate::scalar::Float;
-use crate::shape::Shape;
+use crate::shape::{Shape, Strides};
 use crate::tensor::Tensor;
 
 /// Sum over dimensions, which keep size 1, see [`Tensor::sum`].
@@ -59,10 +59,7 @@ fn sum<T: Float>(x: &Array, axes: &[usize], y: &mut Array) {
             add_rows(&x[first * width..last * width], sum)
         });
     }
-    let order: Vec<usize> = kept.iter().chain(axes).copied().collect();
-    let sizes: Vec<usize> = order.iter().map(|&axis| x.shape()[axis]).collect();
-    let steps: Vec<isize> = order.iter().map(|&axis| x.strides()[axis]).collect();
-    let x = x.view(0, Shape::new(&sizes), crate::shape::Strides::new(&steps)).to_contiguous();
+    let x = gathered(x, axes);
     let x = x.slice::<T>();
     let out = y.slice_mut::<T>();
     if out.len() == 1 {
@@ -75,6 +72,15 @@ fn sum<T: Float>(x: &Array, axes: &[usize], y: &mut Array) {
             *y = add_up(&x[(i * task + j) * count..][..count]);
         }
     });
+}
+
+/// The elements with the `axes` innermost, row by row: what one result is made of lies side by side.
+pub(super) fn gathered(x: &Array, axes: &[usize]) -> Array {
+    let kept = (0..x.shape().len()).filter(|axis| !axes.contains(axis));
+    let order: Vec<usize> = kept.chain(axes.iter().copied()).collect();
+    let sizes: Vec<usize> = order.iter().map(|&axis| x.shape()[axis]).collect();
+    let steps: Vec<isize> = order.iter().map(|&axis| x.strides()[axis]).collect();
+    x.view(0, Shape::new(&sizes), Strides::new(&steps)).to_contiguous()
 }
 
 #[inline]
@@ -91,32 +97,16 @@ fn add_rows<T: Float>(rows: &[T], sum: &mut [T]) {
     );
 }
 
-/// Sum in a fixed order: 32 lanes, so that it vectorises and rounding errors grow slowly.
+/// Sum in a fixed order, on one thread.
 pub(crate) fn add_up<T: Float>(x: &[T]) -> T {
-    const LANES: usize = 32;
     cpu::simd(
         #[inline(always)]
         || {
-            let mut lanes = [T::zero(); LANES];
-            let chunks = x.chunks_exact(LANES);
-            let rest = chunks.remainder();
-            for chunk in chunks {
-                for (lane, x) in lanes.iter_mut().zip(chunk) {
-                    *lane += *x;
-                }
-            }
-            for (lane, x) in lanes.iter_mut().zip(rest) {
-                *lane += *x;
-            }
-            let mut width = LANES / 2;
-            while width > 0 {
-                for i in 0..width {
-                    let other = lanes[i + width];
-                    lanes[i] += other;
-                }
-                width /= 2;
-            }
-            lanes[0]
+            row::sum(
+                [x],
+                #[inline(always)]
+                |[x]| x,
+            )
         },
     )
 }

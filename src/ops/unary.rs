@@ -236,7 +236,7 @@ functions! {
     relu Relu (true) on away(0.1, 2.0)
         value(x) { x.larger(T::zero()) }
         slope(y) { if y > T::zero() { T::one() } else { T::zero() } }
-        tensor(y) { y.sign() }
+        tensor(y) { y.greater(&y.constant_like(0.0)).cast(y.dtype()) }
     /// x σ(x) (Elfwing et al. 2017; "swish").
     silu Silu (false) on range(-3.0, 3.0)
         value(x) { x * x.sigmoid() }

@@ -60,18 +60,22 @@ impl Adam {
         let first = of(1.0 / (1.0 - self.beta1.powi(t)));
         let second = of(1.0 / (1.0 - self.beta2.powi(t)).sqrt());
         let [m, v] = state else { unreachable!("two slots") };
-        cpu::rows3(
-            [gradient.slice_mut::<T>(), m.slice_mut::<T>(), v.slice_mut::<T>()],
-            #[inline(always)]
-            |[g, m, v]| {
-                for ((g, m), v) in g.iter_mut().zip(m).zip(v) {
-                    let scaled = *g * factor;
-                    *m = b1 * *m + c1 * scaled;
-                    *v = b2 * *v + c2 * scaled * scaled;
-                    *g = *m * first / (v.sqrt() * second + epsilon);
-                }
-            },
-        );
+        let size = cpu::rows_per_piece(1);
+        let slices = [gradient.slice_mut::<T>(), m.slice_mut::<T>(), v.slice_mut::<T>()];
+        let pieces = slices[0].len().div_ceil(size);
+        cpu::split(pieces, slices.map(|slice| (slice, size)), |_, [g, m, v]| {
+            cpu::simd(
+                #[inline(always)]
+                || {
+                    for ((g, m), v) in g.iter_mut().zip(m).zip(v) {
+                        let scaled = *g * factor;
+                        *m = b1 * *m + c1 * scaled;
+                        *v = b2 * *v + c2 * scaled * scaled;
+                        *g = *m * first / (v.sqrt() * second + epsilon);
+                    }
+                },
+            );
+        });
     }
 }
 

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 const PIECE: usize = 16 * 1024;
 
 /// Rows in a piece when each row costs about as much as `cost` elements.
-fn rows_per_piece(cost: usize) -> usize {
+pub fn rows_per_piece(cost: usize) -> usize {
     (PIECE / cost.max(1)).max(1)
 }
 
@@ -41,8 +41,45 @@ pub fn blocks(count: usize, cost: usize, f: impl Fn(usize, usize) + Sync + Send)
     (0..count.div_ceil(group)).into_par_iter().for_each(|i| f(i * group, ((i + 1) * group).min(count)));
 }
 
-/// Rows that share one partial sum in [`sum_rows`].
+/// Calls `f(piece, parts)` for `0..pieces`, in parallel, with part `piece` of every slice in `outs`. A slice comes with
+/// the elements of a part; the last part takes what is left, and an absent output is an empty slice.
+pub fn split<const N: usize, T: Send>(
+    pieces: usize,
+    outs: [(&mut [T], usize); N],
+    f: impl Fn(usize, [&mut [T]; N]) + Sync,
+) {
+    if pieces > 0 {
+        halve(0, pieces, outs, &f);
+    }
+}
+
+fn halve<const N: usize, T: Send>(
+    first: usize,
+    pieces: usize,
+    mut outs: [(&mut [T], usize); N],
+    f: &(impl Fn(usize, [&mut [T]; N]) + Sync),
+) {
+    if pieces == 1 {
+        return f(first, outs.map(|(out, _)| out));
+    }
+    let half = pieces / 2;
+    let left: [(&mut [T], usize); N] = std::array::from_fn(|k| {
+        let (out, size) = &mut outs[k];
+        let whole = std::mem::take(out);
+        let (left, right) = whole.split_at_mut((half * *size).min(whole.len()));
+        *out = right;
+        (left, *size)
+    });
+    rayon::join(|| halve(first, half, left, f), || halve(first + half, pieces - half, outs, f));
+}
+
+/// Fewest rows that share one partial sum in [`sum_rows`].
 const SUMMED: usize = 64;
+
+/// Rows that share one partial sum: at most 32 sums, so that their number stays small beside the rows themselves.
+pub fn summed_rows(count: usize) -> usize {
+    count.div_ceil(32).max(SUMMED)
+}
 
 /// `out[j] = Σᵢ f(i)[j]` over `count` rows, where `add(first, last, partial)` adds rows `first..last` to `partial`.
 pub fn sum_rows<T: Float>(count: usize, out: &mut [T], add: impl Fn(usize, usize, &mut [T]) + Sync + Send) {
@@ -51,8 +88,7 @@ pub fn sum_rows<T: Float>(count: usize, out: &mut [T], add: impl Fn(usize, usize
     if count <= SUMMED || width == 0 {
         return add(0, count, out);
     }
-    // At most 32 partial sums, so that their number stays small beside the rows themselves.
-    let group = count.div_ceil(32).max(SUMMED);
+    let group = summed_rows(count);
     let pieces = count.div_ceil(group);
     let mut partial = vec![T::zero(); pieces * width];
     blocks_into(&mut partial, width, |i, sum| add(i * group, ((i + 1) * group).min(count), sum));
@@ -61,16 +97,4 @@ pub fn sum_rows<T: Float>(count: usize, out: &mut [T], add: impl Fn(usize, usize
             *o += *s;
         }
     }
-}
-
-/// Calls `f` on pieces of three slices of one length at the same places, in parallel, compiled for SIMD.
-pub fn rows3<T: Send>(slices: [&mut [T]; 3], f: impl Fn([&mut [T]; 3]) + Sync + Send) {
-    let [a, b, c] = slices;
-    let pieces = a.par_chunks_mut(PIECE).zip(b.par_chunks_mut(PIECE)).zip(c.par_chunks_mut(PIECE));
-    pieces.for_each(|((a, b), c)| {
-        super::simd(
-            #[inline(always)]
-            || f([a, b, c]),
-        )
-    });
 }

@@ -1,0 +1,160 @@
+//! What kernels over rows are made of: loops over one row of each operand, inlined into the caller's SIMD code.
+
+use crate::scalar::{Dual, Float, Real};
+
+/// Independent sums of a row, so that it vectorises and rounding errors grow slowly.
+const LANES: usize = 32;
+
+/// What a row kernel computes with: numbers, or duals where its tangent is wanted.
+pub(super) trait Number<T>: Real {
+    /// A number that moves along `tangent`.
+    fn new(value: T, tangent: T) -> Self;
+    /// What the kernel writes: the value, or the tangent.
+    fn written(self) -> T;
+}
+
+impl<T: Float> Number<T> for T {
+    #[inline(always)]
+    fn new(value: T, _: T) -> T {
+        value
+    }
+    #[inline(always)]
+    fn written(self) -> T {
+        self
+    }
+}
+
+impl<T: Float> Number<T> for Dual<T> {
+    #[inline(always)]
+    fn new(value: T, tangent: T) -> Self {
+        Dual { value, tangent }
+    }
+    #[inline(always)]
+    fn written(self) -> T {
+        self.tangent
+    }
+}
+
+/// `y = f(ins)`, element by element.
+#[inline(always)]
+pub(super) fn map<const N: usize, T: Copy>(ins: [&[T]; N], y: &mut [T], f: impl Fn([T; N]) -> T) {
+    let ins = ins.map(|x| &x[..y.len()]);
+    for i in 0..y.len() {
+        y[i] = f(std::array::from_fn(
+            #[inline(always)]
+            |k| ins[k][i],
+        ));
+    }
+}
+
+/// `sum += f(ins)`, element by element.
+#[inline(always)]
+pub(super) fn accumulate<const N: usize, T: Float>(ins: [&[T]; N], sum: &mut [T], f: impl Fn([T; N]) -> T) {
+    let ins = ins.map(|x| &x[..sum.len()]);
+    for i in 0..sum.len() {
+        sum[i] += f(std::array::from_fn(
+            #[inline(always)]
+            |k| ins[k][i],
+        ));
+    }
+}
+
+/// Joins `f(ins)`, M numbers at once, along a row, in a fixed order: within each lane, then lane to lane. `start` must
+/// be neutral.
+#[inline(always)]
+fn fold<const N: usize, const M: usize, T: Copy, A: Copy>(
+    ins: [&[T]; N],
+    start: A,
+    f: impl Fn([T; N]) -> [A; M],
+    join: impl Fn(A, A) -> A,
+) -> [A; M] {
+    let mut lanes = [[start; LANES]; M];
+    let whole = ins[0].len() / LANES;
+    let chunks = ins.map(|x| &x.as_chunks::<LANES>().0[..whole]);
+    for i in 0..whole {
+        let chunk = chunks.map(|x| &x[i]);
+        for l in 0..LANES {
+            let new = f(std::array::from_fn(
+                #[inline(always)]
+                |k| chunk[k][l],
+            ));
+            for m in 0..M {
+                lanes[m][l] = join(lanes[m][l], new[m]);
+            }
+        }
+    }
+    let rest = ins.map(|x| &x[whole * LANES..ins[0].len()]);
+    for l in 0..rest[0].len() {
+        let new = f(rest.map(|x| x[l]));
+        for m in 0..M {
+            lanes[m][l] = join(lanes[m][l], new[m]);
+        }
+    }
+    lanes.map(
+        #[inline(always)]
+        |lanes| across(lanes, &join),
+    )
+}
+
+/// Joins lanes, halving their number.
+#[inline(always)]
+fn across<A: Copy>(mut lanes: [A; LANES], join: &impl Fn(A, A) -> A) -> A {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for l in 0..width {
+            lanes[l] = join(lanes[l], lanes[l + width]);
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// Σ f(ins) over a row, of M numbers at once.
+#[inline(always)]
+pub(super) fn sums<const N: usize, const M: usize, T: Copy, A: Real>(
+    ins: [&[T]; N],
+    f: impl Fn([T; N]) -> [A; M],
+) -> [A; M] {
+    fold(
+        ins,
+        A::zero(),
+        f,
+        #[inline(always)]
+        |a, b| a + b,
+    )
+}
+
+/// Σ f(ins) over a row.
+#[inline(always)]
+pub(super) fn sum<const N: usize, T: Copy, A: Real>(ins: [&[T]; N], f: impl Fn([T; N]) -> A) -> A {
+    let [sum] = sums(
+        ins,
+        #[inline(always)]
+        |x| [f(x)],
+    );
+    sum
+}
+
+/// Largest element, −∞ of an empty row; NaN is passed over.
+#[inline(always)]
+pub(super) fn largest<T: Real>(x: &[T]) -> T {
+    extreme(x, f64::NEG_INFINITY, T::larger)
+}
+
+/// Smallest element, ∞ of an empty row; NaN is passed over.
+#[inline(always)]
+pub(super) fn smallest<T: Real>(x: &[T]) -> T {
+    extreme(x, f64::INFINITY, T::smaller)
+}
+
+#[inline(always)]
+fn extreme<T: Real>(x: &[T], start: f64, join: impl Fn(T, T) -> T) -> T {
+    let [extreme] = fold(
+        [x],
+        T::of(start),
+        #[inline(always)]
+        |x| x,
+        join,
+    );
+    extreme
+}
