@@ -15,6 +15,7 @@ pub mod rng;
 pub mod scalar;
 pub mod shape;
 pub mod tensor;
+pub mod train;
 
 pub use device::{Array, Bytes, Device, Spec, Tag};
 pub use dtype::DType;

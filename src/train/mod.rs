@@ -3,9 +3,11 @@
 //! A run is a function of its configuration and its text. Everything random is a function of seed, step and
 //! micro-batch, so a run resumed at any checkpoint goes on as if it had never stopped, bit for bit.
 
+mod begin;
 mod checkpoint;
 mod config;
 mod metrics;
+mod pace;
 mod place;
 mod plan;
 mod report;

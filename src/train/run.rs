@@ -1,16 +1,16 @@
 //! A run from start to end: steps, validations, lines, checkpoints.
 
+use super::begin::{fresh, resume};
 use super::metrics::Log;
+use super::pace::Pace;
 use super::state::{Best, FORMAT, State};
 use super::trainer::{Outcome, Trainer};
-use super::{Checkpoint, Config, MemoryUse, Metrics, Plan, Report, Store, corpus, place};
+use super::{Config, Metrics, Plan, Report, Store, corpus, place};
 use crate::data::{Corpus, Vocabulary};
-use crate::device::observe::{Profile, Stage, observed};
 use crate::device::Device;
+use crate::device::observe::{Profile, Stage, observed};
 use crate::error::{Error, Result};
-use crate::io::sweep;
 use crate::nn::Model;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -277,82 +277,4 @@ impl<'a> Run<'a> {
         let Run { trainer, vocabulary, history, .. } = self;
         Ok(Trained { model: trainer.model, vocabulary, report, history, profile })
     }
-}
-
-/// A new run; its folder must not hold another.
-fn fresh<'a>(config: &'a Config, corpus: &'a Corpus, device: &Device, store: &Store) -> Result<Trainer<'a>> {
-    fs::create_dir_all(store.root()).map_err(Error::file(store.root()))?;
-    if store.is_used() {
-        let problem = "a run was saved here already: resume it, or choose another folder".into();
-        return Err(Error::Checkpoint { path: store.root().into(), problem });
-    }
-    sweep(store.root())?;
-    Trainer::new(config, corpus, device)
-}
-
-/// The run as its newest checkpoint has it, if it is a run of this configuration.
-fn resume<'a>(
-    config: &'a Config,
-    corpus: &'a Corpus,
-    fingerprint: &str,
-    device: &Device,
-    store: &Store,
-    see: &mut (dyn FnMut(Event<'_>) + Send),
-) -> Result<Trainer<'a>> {
-    let newest = store.newest()?;
-    let checkpoint = &newest.checkpoint;
-    agree(config, fingerprint, device, checkpoint)?;
-    let trainer = Trainer::resume(config, corpus, device, checkpoint)?;
-    sweep(store.root())?;
-    store.set_damaged_aside(&checkpoint.path)?;
-    see(Event::Resumed { path: &checkpoint.path, skipped: &newest.skipped });
-    Ok(trainer)
-}
-
-/// Refuses to go on with anything that would make it another run.
-fn agree(config: &Config, fingerprint: &str, device: &Device, checkpoint: &Checkpoint) -> Result<()> {
-    let state = &checkpoint.state;
-    let problem = if let Some((name, was, is)) = config.difference(&state.config) {
-        format!("{name} was {was} and is now {is}")
-    } else if state.data != fingerprint {
-        "data: the text is not the one it learnt".into()
-    } else if state.device != device.name() {
-        format!("device was {} and is now {}", state.device, device.name())
-    } else {
-        return Ok(());
-    };
-    let problem = format!("{problem}: resume with what the run began with, or start a new one");
-    Err(Error::Checkpoint { path: checkpoint.path.clone(), problem })
-}
-
-/// How fast training goes, without validation and saving.
-#[derive(Default)]
-struct Pace {
-    interval: (u64, Duration),
-    before: (u64, Duration),
-}
-
-impl Pace {
-    fn add(&mut self, tokens: u64, time: Duration) {
-        self.interval.0 += tokens;
-        self.interval.1 += time;
-    }
-
-    fn end_interval(&mut self) {
-        self.before.0 += self.interval.0;
-        self.before.1 += self.interval.1;
-        self.interval = Default::default();
-    }
-
-    fn tokens_per_second(&self) -> f64 {
-        rate(self.interval)
-    }
-
-    fn overall(&self) -> f64 {
-        rate((self.before.0 + self.interval.0, self.before.1 + self.interval.1))
-    }
-}
-
-fn rate((tokens, time): (u64, Duration)) -> f64 {
-    if time.is_zero() { 0.0 } else { tokens as f64 / time.as_secs_f64() }
 }
