@@ -2,9 +2,11 @@
 #![deny(missing_docs)]
 
 pub mod autograd;
+pub mod data;
 pub mod device;
 pub mod dtype;
 pub mod error;
+pub mod io;
 pub mod module;
 pub mod nn;
 pub mod ops;
@@ -13,6 +15,7 @@ pub mod rng;
 pub mod scalar;
 pub mod shape;
 pub mod tensor;
+pub mod train;
 
 pub use autograd::check;
 pub use device::{Array, Bytes, Device, Spec, Tag};

@@ -131,6 +131,17 @@ pub trait Module {
         all
     }
 
+    /// A copy of the same values that records nothing, for evaluation and generation. As long as it lives, updates of
+    /// the original copy each parameter first.
+    fn frozen(&self) -> Self
+    where
+        Self: Clone,
+    {
+        let mut copy = self.clone();
+        copy.visit_mut(&Path::root(), &mut |_, parameter| parameter.freeze());
+        copy
+    }
+
     /// Number of elements of all parameters that train.
     fn trainable_parameters(&self) -> usize {
         let mut count = 0;

@@ -14,6 +14,11 @@ pub(super) struct Line([u8; 64]);
 /// How much more than the highest live total the pool may hold, as numerator and denominator: 1.15.
 const RESERVE: (u64, u64) = (23, 20);
 
+/// Most bytes that a pool holds when at most `highest` were live at a time.
+pub(super) fn most_reserved(highest: u64) -> u64 {
+    (highest as u128 * RESERVE.0 as u128 / RESERVE.1 as u128) as u64
+}
+
 /// Free lists by exact size. Training asks for the same sizes step after step, so nothing finer pays.
 #[derive(Default)]
 pub(super) struct Pool(Mutex<Shelves>);
@@ -37,7 +42,7 @@ impl Pool {
             return memory;
         }
         shelves.reserved += lines;
-        let limit = (highest * RESERVE.0 / RESERVE.1) as usize / size_of::<Line>();
+        let limit = most_reserved(highest) as usize / size_of::<Line>();
         shelves.trim(limit);
         drop(shelves);
         vec![Line([0; 64]); lines]

@@ -11,6 +11,7 @@ pub use buffer::Buffer;
 pub use ledger::{Bytes, Ledger, Tag, tagged};
 
 use crate::dtype::Element;
+use crate::error::{Error, Result};
 use crate::shape::Shape;
 use std::sync::Arc;
 
@@ -48,6 +49,17 @@ impl Device {
         Device::new(Kind::Null)
     }
 
+    /// The device a user asked for: `auto` takes the best there is.
+    pub fn by_name(name: &str) -> Result<Device> {
+        match name {
+            "auto" | "cpu" => Ok(Device::cpu()),
+            "gpu" => {
+                Err(Error::Device("device gpu: this version computes on the CPU only; there are auto, cpu".into()))
+            }
+            other => Err(Error::Device(format!("there is no device {other:?}; there are auto, cpu"))),
+        }
+    }
+
     /// Lower-case name, as in reports.
     pub fn name(&self) -> &'static str {
         match self.0.kind {
@@ -69,6 +81,11 @@ impl Device {
     /// Bytes that the pool holds from the system, in use or not.
     pub fn reserved(&self) -> u64 {
         self.0.pool.reserved()
+    }
+
+    /// Most bytes that the pool comes to hold when at most `peak` are live at a time.
+    pub fn most_reserved(peak: u64) -> u64 {
+        buffer::most_reserved(peak)
     }
 
     /// Gives pooled memory that nothing uses back to the system.

@@ -1,0 +1,177 @@
+//! Flags, and how they override a configuration file.
+
+use clap::{Args, Parser, Subcommand};
+use eckart::nn::Arch;
+use eckart::train::{Config, Method, Size, latest, previous};
+use eckart::{Error, Result};
+use serde::de::DeserializeOwned;
+use serde::de::value::{Error as WordError, StrDeserializer};
+use std::path::PathBuf;
+
+/// Trains small transformers, with memory planned before the run.
+#[derive(Parser)]
+#[command(name = "eckart", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Train a small GPT or Llama on a text
+    Train(Train),
+    /// Say how much memory a run will need, without allocating it
+    Plan(Plan),
+    /// Write text with a trained model
+    Generate(Generate),
+}
+
+#[derive(Args)]
+pub struct Train {
+    #[command(flatten)]
+    pub settings: Settings,
+    /// Go on from the newest checkpoint in the run's folder, with the settings it has
+    #[arg(long)]
+    pub resume: bool,
+    /// Print report.json at the end, and nothing else, to stdout
+    #[arg(long)]
+    pub json: bool,
+    /// Print where the time went, kernel by kernel
+    #[arg(long)]
+    pub profile: bool,
+}
+
+#[derive(Args)]
+pub struct Plan {
+    #[command(flatten)]
+    pub settings: Settings,
+    /// Print the plan as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct Generate {
+    /// A checkpoint, or the folder of a run: then the best on validation
+    #[arg(long, value_name = "DIR")]
+    pub checkpoint: PathBuf,
+    /// Text to go on from
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Option<String>,
+    /// Tokens to write
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    pub tokens: usize,
+    /// Divides the logits; 0 takes the likeliest token always
+    #[arg(long, value_name = "X", default_value_t = 0.8)]
+    pub temperature: f64,
+    /// Draw among this many likeliest tokens
+    #[arg(long, value_name = "N")]
+    pub top_k: Option<usize>,
+    /// What all draws are a function of
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// Settings that have flags; a configuration file has these and more.
+#[derive(Args)]
+pub struct Settings {
+    /// Text to learn; without it, this program's own source and documents
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
+    /// Settings in YAML; flags override them
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder of the run; without it, the next number below `runs`
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// auto, cpu, gpu or a device's name
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
+    /// Most memory that may be held, such as 8GiB
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<Size>,
+    /// Optimizer steps
+    #[arg(long, value_name = "N")]
+    steps: Option<u64>,
+    /// Windows in a micro-batch
+    #[arg(long, value_name = "N")]
+    batch: Option<usize>,
+    /// Tokens in a window
+    #[arg(long, value_name = "N")]
+    context: Option<usize>,
+    /// gpt2 or llama
+    #[arg(long, value_parser = word::<Arch>)]
+    arch: Option<Arch>,
+    /// Blocks
+    #[arg(long, value_name = "N")]
+    layers: Option<usize>,
+    /// Query heads
+    #[arg(long, value_name = "N")]
+    heads: Option<usize>,
+    /// Size of the residual stream
+    #[arg(long, value_name = "N")]
+    width: Option<usize>,
+    /// adamw or sgd
+    #[arg(long, value_parser = word::<Method>)]
+    optimizer: Option<Method>,
+    /// Highest learning rate
+    #[arg(long, value_name = "X")]
+    lr: Option<f64>,
+    /// Micro-batches in a step
+    #[arg(long, value_name = "N")]
+    accumulate: Option<u64>,
+    /// Keep less for backward and compute it again: less memory, more time
+    #[arg(long)]
+    recompute: bool,
+    /// Probability that dropout zeroes an element
+    #[arg(long, value_name = "X")]
+    dropout: Option<f64>,
+    /// What all randomness is a function of
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Steps from one validation to the next
+    #[arg(long, value_name = "N")]
+    eval_every: Option<u64>,
+    /// Steps from one checkpoint to the next
+    #[arg(long, value_name = "N")]
+    save_every: Option<u64>,
+}
+
+/// A name as configuration files write it.
+fn word<T: DeserializeOwned>(text: &str) -> std::result::Result<T, WordError> {
+    T::deserialize(StrDeserializer::new(text))
+}
+
+impl Settings {
+    /// File and flags together; a run to be resumed has its settings from its checkpoint, unless a file is given.
+    pub fn config(&self, resume: bool) -> Result<Config> {
+        let mut config = match (&self.config, resume) {
+            (Some(path), _) => read(path)?,
+            (None, false) => Config::default(),
+            (None, true) => match &self.out {
+                Some(out) => previous(out)?,
+                None => previous(&latest()?)?,
+            },
+        };
+        self.apply(&mut config);
+        Ok(config)
+    }
+
+    fn apply(&self, config: &mut Config) {
+        macro_rules! set {
+            ($($field:ident),*) => {$(
+                if let Some(value) = &self.$field {
+                    config.$field = value.clone().into();
+                }
+            )*};
+        }
+        set!(data, out, device, memory, steps, batch, context, arch, layers, heads, width, optimizer, lr);
+        set!(accumulate, dropout, seed, eval_every, save_every);
+        config.recompute |= self.recompute;
+    }
+}
+
+fn read(path: &PathBuf) -> Result<Config> {
+    let text = std::fs::read_to_string(path).map_err(Error::file(path))?;
+    yaml_serde::from_str(&text).map_err(|error| Error::Data { path: path.clone(), problem: error.to_string() })
+}

@@ -1,0 +1,49 @@
+//! The command line: `train`, `plan`, `generate`, `check`.
+//!
+//! What goes wrong is one line on stderr. Exit codes: 0 done, 1 run failed, 2 bad usage or input, 3 memory or device
+//! lost, 130 interrupted with a checkpoint written.
+
+mod args;
+mod generate;
+mod plan;
+mod plot;
+mod progress;
+mod table;
+mod train;
+
+use args::{Cli, Command};
+use clap::Parser;
+use clap::error::ErrorKind;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(error),
+    };
+    let done = match cli.command {
+        Command::Train(args) => train::run(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Generate(args) => generate::run(&args),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("eckart: {error}");
+            ExitCode::from(error.exit_code() as u8)
+        }
+    }
+}
+
+/// Help as clap prints it; errors in one line.
+fn usage(error: clap::Error) -> ExitCode {
+    let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    if asked || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = error.print();
+        return ExitCode::from(if asked { 0 } else { 2 });
+    }
+    let text = error.to_string();
+    let first: Vec<&str> = text.lines().take_while(|line| !line.trim().is_empty()).map(str::trim).collect();
+    eprintln!("eckart: {}; see eckart --help", first.join(" ").trim_start_matches("error: "));
+    ExitCode::from(2)
+}

@@ -1,0 +1,28 @@
+//! Tables on the terminal.
+
+use eckart::train::{MemoryUse, Row, Size};
+
+/// Bytes by tag, a column for each name.
+pub fn memory(columns: &[(&str, MemoryUse)]) -> String {
+    let head: String = columns.iter().map(|(name, _)| format!("{name:>14}")).collect();
+    let mut lines = vec![format!("{:12}{head}", "memory")];
+    for (i, (tag, _)) in MemoryUse::default().rows().iter().enumerate() {
+        let cells: String =
+            columns.iter().map(|(_, bytes)| format!("{:>14}", Size(bytes.rows()[i].1).to_string())).collect();
+        lines.push(format!("{tag:12}{cells}"));
+    }
+    lines.join("\n")
+}
+
+/// Kernels by op and stage, longest first.
+pub fn profile(rows: &[Row], wall: f64) -> String {
+    let mut lines = vec![format!("{:24}{:10}{:>10}{:>12}{:>8}", "kernel", "stage", "calls", "ms", "share")];
+    for (op, stage, calls, time) in rows {
+        let seconds = time.as_secs_f64();
+        let share = 100.0 * seconds / wall;
+        lines.push(format!("{op:24}{:10}{calls:>10}{:>12.1}{share:>7.1}%", stage.name(), 1e3 * seconds));
+    }
+    let rest = wall - rows.iter().map(|row| row.3.as_secs_f64()).sum::<f64>();
+    lines.push(format!("{:44}{:>12.1}{:>7.1}%", "all else", 1e3 * rest, 100.0 * rest / wall));
+    lines.join("\n")
+}

@@ -1,0 +1,73 @@
+//! `train`: a run, shown while it goes and summed up at its end.
+
+use crate::progress::Progress;
+use crate::{args, generate, plot, table};
+use eckart::nn::Sampling;
+use eckart::train::{Control, Trained, run as run_training};
+use eckart::{Result, Seed};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Length of the sample that ends a run, in tokens.
+const SAMPLE: usize = 300;
+
+pub fn run(args: &args::Train) -> Result<ExitCode> {
+    let config = args.settings.config(args.resume)?;
+    let stop = stop_on_signal();
+    let mut progress = Progress::new(config.steps);
+    let control = Control { resume: args.resume, stop: &stop, profile: args.profile };
+    let trained = run_training(&config, control, &mut |event| progress.see(event));
+    progress.finish();
+    let trained = trained?;
+    draw(&trained)?;
+    if args.profile {
+        eprintln!("{}", table::profile(&trained.profile, trained.report.wall_seconds));
+    }
+    match args.json {
+        true => println!("{}", serde_json::to_string_pretty(&trained.report).expect("a report is plain data")),
+        false => sum_up(&trained)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The first interrupt asks for a checkpoint and an end, the second ends at once.
+fn stop_on_signal() -> Arc<AtomicBool> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let seen = stop.clone();
+    // Without a handler an interrupt still ends the process, only without a last checkpoint.
+    let _ = ctrlc::set_handler(move || {
+        if seen.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    });
+    stop
+}
+
+fn draw(trained: &Trained) -> Result<()> {
+    if let Some(out) = &trained.report.config.out {
+        plot::loss(&out.join("loss.svg"), &trained.history)?;
+        plot::memory(&out.join("memory.svg"), &trained.history, trained.report.planned_peak_bytes)?;
+    }
+    Ok(())
+}
+
+fn sum_up(trained: &Trained) -> Result<()> {
+    let report = &trained.report;
+    let seed = Seed(report.seed);
+    let sampling = Sampling { temperature: 0.8, top_k: None, seed };
+    let sample = rayon::scope(|_| generate::write(&trained.model, &trained.vocabulary, None, SAMPLE, sampling))?;
+    println!("sample:\n{sample}\n");
+    println!(
+        "{}\n",
+        table::memory(&[("planned peak", report.planned_peak_bytes), ("measured peak", report.peak_bytes)])
+    );
+    if let (Some(loss), Some(perplexity)) = (report.val_loss, report.val_perplexity) {
+        println!("validation loss {loss:.3}, perplexity {perplexity:.2}");
+    }
+    println!("{:.0} tokens/s, {:.1} s", report.tokens_per_second, report.wall_seconds);
+    if let Some(out) = &report.config.out {
+        println!("metrics.jsonl, report.json, loss.svg, memory.svg and checkpoint are in {}", out.display());
+    }
+    Ok(())
+}

@@ -1,0 +1,244 @@
+//! Everything that a run is a function of.
+
+use super::size::Size;
+use crate::error::{Error, Result};
+use crate::nn::{Arch, ModelConfig};
+use crate::optim::{Adam, Group, Momentum, Optimizer, Schedule};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Which optimizer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// Adam with decoupled weight decay (Loshchilov & Hutter 2019).
+    Adamw,
+    /// Stochastic gradient descent with momentum.
+    Sgd,
+}
+
+/// A run's settings; the keys of a configuration file. All have defaults.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Text to learn; the crate's own source and documents if none.
+    pub data: Option<PathBuf>,
+    /// Folder of the run; the next free number below `runs` if none.
+    pub out: Option<PathBuf>,
+    /// `auto`, or the name of a device.
+    pub device: String,
+    /// Most memory that may be held, such as `8GiB`; no limit if none.
+    pub memory: Option<Size>,
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Windows in a micro-batch.
+    pub batch: usize,
+    /// Micro-batches in a step; their gradients are averaged.
+    pub accumulate: u64,
+    /// Tokens in a window.
+    pub context: usize,
+    /// Family of the model.
+    pub arch: Arch,
+    /// Blocks.
+    pub layers: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; by family if none: all for `gpt2`, half of them for `llama`.
+    pub kv_heads: Option<usize>,
+    /// Size of the residual stream.
+    pub width: usize,
+    /// Probability that dropout zeroes an element.
+    pub dropout: f64,
+    /// Keep only the input of each block for backward and run the block again: less memory, more time.
+    pub recompute: bool,
+    /// Optimizer.
+    pub optimizer: Method,
+    /// Highest learning rate; 2e-3 for `adamw`, 0.1 for `sgd` if none.
+    pub lr: Option<f64>,
+    /// Last learning rate, as a fraction of the highest.
+    pub lr_floor: f64,
+    /// Steps of linear warm-up; a tenth of all, at most 100, if none.
+    pub warmup: Option<u64>,
+    /// Decoupled decay of weights of at least two dimensions.
+    pub weight_decay: f64,
+    /// Adam's decay of the mean of gradients.
+    pub beta1: f64,
+    /// Adam's decay of the mean of their squares.
+    pub beta2: f64,
+    /// What Adam adds to the root.
+    pub epsilon: f64,
+    /// Momentum of `sgd`.
+    pub momentum: f64,
+    /// Norm that gradients are scaled down to; 0 for no limit.
+    pub clip: f64,
+    /// What all randomness is a function of.
+    pub seed: u64,
+    /// Steps from one line of `metrics.jsonl` to the next.
+    pub report_every: u64,
+    /// Steps from one validation to the next.
+    pub eval_every: u64,
+    /// Steps from one checkpoint to the next.
+    pub save_every: u64,
+    /// Checkpoints to keep beside the best.
+    pub keep: usize,
+}
+
+impl Default for Config {
+    /// A model of 0.8 million parameters that learns to write in about two minutes on two cores.
+    fn default() -> Config {
+        Config {
+            data: None,
+            out: None,
+            device: "auto".into(),
+            memory: None,
+            steps: 1500,
+            batch: 16,
+            accumulate: 1,
+            context: 128,
+            arch: Arch::Gpt2,
+            layers: 4,
+            heads: 4,
+            kv_heads: None,
+            width: 128,
+            dropout: 0.0,
+            recompute: false,
+            optimizer: Method::Adamw,
+            lr: None,
+            lr_floor: 0.1,
+            warmup: None,
+            weight_decay: 0.1,
+            beta1: 0.9,
+            beta2: 0.99,
+            epsilon: 1e-8,
+            momentum: 0.9,
+            clip: 1.0,
+            seed: 1,
+            report_every: 10,
+            eval_every: 250,
+            save_every: 250,
+            keep: 2,
+        }
+    }
+}
+
+/// Settings that change no number of a run, so that it may be resumed with others.
+const FREE: [&str; 6] = ["data", "out", "device", "memory", "save_every", "keep"];
+
+impl Config {
+    /// The same with every default that depends on other settings filled in; an error if it cannot work.
+    pub fn resolved(&self) -> Result<Config> {
+        let rate = match self.optimizer {
+            Method::Adamw => 2e-3,
+            Method::Sgd => 0.1,
+        };
+        let model = ModelConfig::new(self.arch, 1, self.context, self.layers, self.heads, self.width);
+        let full = Config {
+            lr: self.lr.or(Some(rate)),
+            warmup: self.warmup.or(Some((self.steps / 10).min(100))),
+            kv_heads: self.kv_heads.or(Some(model.kv_heads)),
+            ..self.clone()
+        };
+        full.check()?;
+        Ok(full)
+    }
+
+    fn check(&self) -> Result<()> {
+        let counts = [
+            ("steps", self.steps),
+            ("batch", self.batch as u64),
+            ("accumulate", self.accumulate),
+            ("report_every", self.report_every),
+            ("eval_every", self.eval_every),
+            ("save_every", self.save_every),
+            ("keep", self.keep as u64),
+        ];
+        if let Some((name, _)) = counts.iter().find(|(_, count)| *count == 0) {
+            return Err(Error::Config(format!("{name} is 0: it must be at least 1")));
+        }
+        let below = |limit: f64| move |x: f64| (0.0..limit).contains(&x);
+        let open = f64::INFINITY;
+        type Range<'a> = (&'a str, f64, &'a dyn Fn(f64) -> bool, &'a str);
+        let ranges: [Range<'_>; 8] = [
+            ("lr", self.lr.unwrap_or_default(), &|x| x > 0.0 && x < open, "a positive number"),
+            ("lr_floor", self.lr_floor, &|x| (0.0..=1.0).contains(&x), "between 0 and 1"),
+            ("weight_decay", self.weight_decay, &below(open), "a number that is not negative"),
+            ("beta1", self.beta1, &below(1.0), "at least 0 and below 1"),
+            ("beta2", self.beta2, &below(1.0), "at least 0 and below 1"),
+            ("epsilon", self.epsilon, &|x| x > 0.0 && x < open, "a positive number"),
+            ("momentum", self.momentum, &below(1.0), "at least 0 and below 1"),
+            ("clip", self.clip, &below(open), "a number that is not negative"),
+        ];
+        match ranges.iter().find(|(_, value, fits, _)| !fits(*value)) {
+            Some((name, value, _, range)) => Err(Error::Config(format!("{name} is {value}: it must be {range}"))),
+            None => self.model(1).validate(),
+        }
+    }
+
+    /// The model's sizes for a vocabulary.
+    pub fn model(&self, vocabulary: usize) -> ModelConfig {
+        let usual = ModelConfig::new(self.arch, vocabulary, self.context, self.layers, self.heads, self.width);
+        ModelConfig { dropout: self.dropout, kv_heads: self.kv_heads.unwrap_or(usual.kv_heads), ..usual }
+    }
+
+    /// Learning rate by step; the configuration must be resolved.
+    pub fn schedule(&self) -> Schedule {
+        let (peak, warmup) = (self.lr.unwrap_or_default(), self.warmup.unwrap_or_default());
+        Schedule { peak, floor: self.lr_floor * peak, warmup, steps: self.steps }
+    }
+
+    /// The optimizer, with decay on matrices alone.
+    pub fn optimizer(&self) -> Optimizer {
+        let groups = Group::decay_matrices(self.weight_decay);
+        match self.optimizer {
+            Method::Adamw => {
+                Optimizer::new(Adam { beta1: self.beta1, beta2: self.beta2, epsilon: self.epsilon }, groups)
+            }
+            Method::Sgd => Optimizer::new(Momentum { beta: self.momentum }, groups),
+        }
+    }
+
+    /// The first setting in which a run that began with `before` would go on differently: its name and both values.
+    /// More or fewer steps are another run too, unless the learning rate stays at its height.
+    pub fn difference(&self, before: &Config) -> Option<(String, String, String)> {
+        let fields = |config: &Config| match serde_json::to_value(config) {
+            Ok(serde_json::Value::Object(fields)) => fields,
+            _ => unreachable!("a configuration is an object"),
+        };
+        let (now, before) = (fields(self), fields(before));
+        let constant = self.lr_floor == 1.0;
+        let free = |name: &str| FREE.contains(&name) || (constant && name == "steps");
+        let differs = |name: &&String| !free(name) && now.get(*name) != before.get(*name);
+        let name = now.keys().find(differs)?;
+        let word = |fields: &serde_json::Map<String, serde_json::Value>| {
+            fields.get(name).map_or_else(String::new, |value| value.to_string())
+        };
+        Some((name.clone(), word(&before), word(&now)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_work_is_named() {
+        let message = |config: Config| config.resolved().unwrap_err().to_string();
+        assert!(message(Config { batch: 0, ..Config::default() }).starts_with("batch is 0"));
+        assert!(message(Config { lr: Some(f64::NAN), ..Config::default() }).starts_with("lr is NaN"));
+        assert!(message(Config { beta2: 1.0, ..Config::default() }).starts_with("beta2 is 1"));
+        assert!(message(Config { width: 130, ..Config::default() }).contains("not divisible by heads"));
+    }
+
+    #[test]
+    fn the_field_that_changes_a_run_is_named() {
+        let before = Config::default().resolved().unwrap();
+        let other = Config { keep: 9, out: Some("x".into()), ..before.clone() };
+        assert_eq!(other.difference(&before), None);
+        let other = Config { dropout: 0.5, ..before.clone() };
+        assert_eq!(other.difference(&before), Some(("dropout".into(), "0.0".into(), "0.5".into())));
+        let longer = |before: &Config| Config { steps: 9000, ..before.clone() };
+        assert!(longer(&before).difference(&before).is_some());
+        let constant = Config { lr_floor: 1.0, ..before };
+        assert_eq!(longer(&constant).difference(&constant), None);
+    }
+}

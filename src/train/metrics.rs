@@ -1,0 +1,109 @@
+//! What a run says of itself while it goes: `metrics.jsonl`, one object a line.
+
+use super::MemoryUse;
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// One line: about the steps since the line before.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metrics {
+    /// Steps done.
+    pub step: u64,
+    /// Mean loss of these steps, in nats per token; none if all were left out.
+    pub loss: Option<f64>,
+    /// Mean loss over all of the validation part, where it was evaluated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_loss: Option<f64>,
+    /// Learning rate of the last of these steps.
+    pub lr: f64,
+    /// Norm of its gradients before clipping; none if it was not finite.
+    pub grad_norm: Option<f64>,
+    /// Steps left out because a number was not finite.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skipped_steps: u64,
+    /// Speed of training alone, without validation and saving.
+    pub tokens_per_second: f64,
+    /// Bytes between two steps.
+    pub live_bytes: MemoryUse,
+    /// Bytes at the moment of their highest total in these steps.
+    pub peak_bytes: MemoryUse,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// The open file.
+pub struct Log {
+    path: PathBuf,
+    file: File,
+}
+
+impl Log {
+    /// Opens the file, keeps its lines up to `step` and drops the rest; none are kept for step 0.
+    pub fn open(path: &Path, step: u64) -> Result<(Log, Vec<Metrics>)> {
+        let text = match step {
+            0 => String::new(),
+            _ => fs::read_to_string(path).map_err(Error::file(path))?,
+        };
+        // The last line may have been cut in writing; whatever cannot be read lies after the checkpoint.
+        let lines = text.lines().map_while(|line| serde_json::from_str::<Metrics>(line).ok());
+        let kept: Vec<Metrics> = lines.take_while(|line| line.step <= step).collect();
+        let scratch = path.with_extension("unfinished");
+        let whole: String = kept.iter().map(line).collect();
+        fs::write(&scratch, whole).and_then(|()| fs::rename(&scratch, path)).map_err(Error::file(path))?;
+        let file = OpenOptions::new().append(true).open(path).map_err(Error::file(path))?;
+        Ok((Log { path: path.into(), file }, kept))
+    }
+
+    /// Adds a line.
+    pub fn write(&mut self, metrics: &Metrics) -> Result<()> {
+        self.file.write_all(line(metrics).as_bytes()).map_err(Error::file(&self.path))
+    }
+
+    /// Forces all lines to the disk; before a checkpoint, so that no checkpoint is ahead of them.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(Error::file(&self.path))
+    }
+}
+
+fn line(metrics: &Metrics) -> String {
+    serde_json::to_string(metrics).expect("metrics are plain data") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(step: u64) -> Metrics {
+        Metrics {
+            step,
+            loss: Some(0.1 + step as f64 / 3.0),
+            val_loss: (step == 2).then_some(1.0 / 7.0),
+            lr: 1e-3,
+            grad_norm: None,
+            skipped_steps: 0,
+            tokens_per_second: 1.0,
+            live_bytes: MemoryUse::default(),
+            peak_bytes: MemoryUse::default(),
+        }
+    }
+
+    #[test]
+    fn lines_after_the_checkpoint_and_a_cut_one_are_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let (mut log, _) = Log::open(&path, 0).unwrap();
+        (1..=4).for_each(|step| log.write(&at(step)).unwrap());
+        let whole = fs::read_to_string(&path).unwrap();
+        fs::write(&path, &whole[..whole.len() - 20]).unwrap();
+        let (mut log, kept) = Log::open(&path, 2).unwrap();
+        assert_eq!(kept, [at(1), at(2)]);
+        (3..=4).for_each(|step| log.write(&at(step)).unwrap());
+        assert_eq!(fs::read_to_string(&path).unwrap(), whole);
+    }
+}

@@ -1,0 +1,43 @@
+//! Training: configuration, one step, evaluation, checkpoints, memory plan, report.
+//!
+//! A run is a function of its configuration and its text. Everything random is a function of seed, step and
+//! micro-batch, so a run resumed at any checkpoint goes on as if it had never stopped, bit for bit.
+
+mod begin;
+mod checkpoint;
+mod config;
+mod metrics;
+mod pace;
+mod place;
+mod plan;
+mod report;
+mod run;
+mod size;
+mod state;
+mod trainer;
+
+pub use checkpoint::{Checkpoint, Newest, Store};
+pub use config::{Config, Method};
+pub use metrics::Metrics;
+pub use place::{latest, next_free, previous};
+pub use plan::{Plan, what_fits};
+pub use report::Report;
+pub use run::{Control, Event, Row, Trained, run};
+pub use size::{MemoryUse, Size};
+pub use state::{Best, FORMAT, Interval, Progress, State};
+
+use crate::data::{Corpus, EMBEDDED};
+use crate::error::Result;
+use crate::io;
+use std::path::Path;
+
+/// The text of a configuration, checked against its context, and the text's fingerprint.
+pub fn corpus(config: &Config) -> Result<(Corpus, String)> {
+    let (text, origin) = match &config.data {
+        Some(path) => (io::read(path)?, path.as_path()),
+        None => (EMBEDDED.as_bytes().to_vec(), Path::new("the built-in text")),
+    };
+    let corpus = Corpus::new(&text, origin)?;
+    corpus.check(config.context, origin)?;
+    Ok((corpus, format!("{:016x}", io::checksum(&text))))
+}

@@ -1,0 +1,82 @@
+//! How much memory a run needs, before any is allocated: one real step and one validation batch on the null device.
+
+use super::trainer::{Outcome, Trainer};
+use super::{Config, MemoryUse, Size};
+use crate::data::Corpus;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::module::Module;
+use serde::Serialize;
+
+/// What a run will need.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Plan {
+    /// Elements of all parameters.
+    pub parameters: usize,
+    /// Bytes of live storages, at the moment of their highest total.
+    pub peak_bytes: MemoryUse,
+    /// Most bytes that the pool will hold from the system, free ones included: what a limit counts.
+    pub reserved_bytes: u64,
+}
+
+impl Plan {
+    /// Plans the run of a resolved configuration.
+    pub fn new(config: &Config, corpus: &Corpus) -> Result<Plan> {
+        let device = Device::null();
+        let mut trainer = Trainer::new(config, corpus, &device)?;
+        device.ledger().reset_peak();
+        while let Outcome::Held = trainer.advance()? {}
+        trainer.evaluate()?;
+        let peak = device.ledger().peak();
+        let parameters = trainer.model.parameters().iter().map(|(_, p)| p.tensor().count()).sum();
+        Ok(Plan { parameters, peak_bytes: peak.into(), reserved_bytes: Device::most_reserved(peak.total()) })
+    }
+
+    /// An error that says what would fit, if this does not fit the configuration's limit.
+    pub fn check(&self, config: &Config, corpus: &Corpus) -> Result<()> {
+        match config.memory {
+            Some(Size(limit)) if self.reserved_bytes > limit => {
+                let advice = what_fits(config, corpus, limit)?;
+                Err(Error::Memory { needed: self.reserved_bytes, limit, advice })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Changes to the configuration after which it would fit, in words.
+pub fn what_fits(config: &Config, corpus: &Corpus, limit: u64) -> Result<String> {
+    let needs = |batch, recompute| {
+        let changed = Config { batch, recompute, ..config.clone() };
+        Plan::new(&changed, corpus).map(|plan| plan.reserved_bytes)
+    };
+    let mut ways = Vec::new();
+    if !config.recompute && needs(config.batch, true)? <= limit {
+        ways.push("recompute".to_string());
+    }
+    if let Some(batch) = largest(config.batch, |batch| Ok(needs(batch, config.recompute)? <= limit))? {
+        ways.push(format!("batch {batch}"));
+    }
+    if ways.is_empty()
+        && let Some(batch) = largest(config.batch, |batch| Ok(needs(batch, true)? <= limit))?
+    {
+        ways.push(format!("recompute with batch {batch}"));
+    }
+    Ok(match ways.is_empty() {
+        false => format!("{} would fit", ways.join(" or ")),
+        true => format!("even batch 1 with recompute needs {}: take a smaller model or context", Size(needs(1, true)?)),
+    })
+}
+
+/// The largest batch below `batch` that fits, by bisection.
+fn largest(batch: usize, fits: impl Fn(usize) -> Result<bool>) -> Result<Option<usize>> {
+    let (mut fitting, mut beyond) = (0, batch);
+    while beyond - fitting > 1 {
+        let middle = fitting.midpoint(beyond);
+        match fits(middle)? {
+            true => fitting = middle,
+            false => beyond = middle,
+        }
+    }
+    Ok((fitting > 0).then_some(fitting))
+}

@@ -1,0 +1,166 @@
+//! One training step. `train` runs it on a device, `plan` runs the same code on the null device.
+
+use super::state::{Interval, Progress};
+use super::{Checkpoint, Config};
+use crate::data::{Corpus, training_batch, validation_batches};
+use crate::device::Device;
+use crate::device::observe::{FirstNonFinite, observed};
+use crate::error::Result;
+use crate::module::Module;
+use crate::nn::{Model, Pass};
+use crate::optim::{Gradients, Optimizer};
+use crate::rng::Seed;
+use crate::tensor::Tensor;
+use std::rc::Rc;
+
+/// A run in memory: model, optimizer, held gradients, and where it stands.
+pub struct Trainer<'a> {
+    config: &'a Config,
+    corpus: &'a Corpus,
+    device: Device,
+    pub model: Model,
+    pub optimizer: Optimizer,
+    pub held: Gradients,
+    pub progress: Progress,
+}
+
+/// What came of one micro-batch.
+pub enum Outcome {
+    /// Its gradients are held; more micro-batches belong to the step.
+    Held,
+    /// The last one: weights were changed. Mean loss of the step; none on the null device.
+    Stepped(Option<f64>),
+    /// A loss or a gradient was not finite: weights and optimizer are as before the step.
+    Skipped(String),
+}
+
+impl<'a> Trainer<'a> {
+    /// A run at its start; the configuration must be resolved.
+    pub fn new(config: &'a Config, corpus: &'a Corpus, device: &Device) -> Result<Trainer<'a>> {
+        let sizes = config.model(corpus.vocabulary.size());
+        let model = Model::new(&sizes, Seed(config.seed).named("model"), device)?;
+        let mut optimizer = config.optimizer();
+        optimizer.prepare(&model);
+        let (held, progress) = (Gradients::new(), Progress::default());
+        Ok(Trainer { config, corpus, device: device.clone(), model, optimizer, held, progress })
+    }
+
+    /// A run as a checkpoint has it.
+    pub fn resume(
+        config: &'a Config,
+        corpus: &'a Corpus,
+        device: &Device,
+        checkpoint: &Checkpoint,
+    ) -> Result<Trainer<'a>> {
+        let model = checkpoint.model(device)?;
+        let (optimizer, held) = checkpoint.optimizer(&model)?;
+        let progress = checkpoint.state.progress.clone();
+        Ok(Trainer { config, corpus, device: device.clone(), model, optimizer, held, progress })
+    }
+
+    /// Learns from one micro-batch; the last of a step also takes the step.
+    pub fn advance(&mut self) -> Result<Outcome> {
+        let micro_step = self.progress.micro_step;
+        let loss = self.loss(micro_step);
+        let value = loss.detach();
+        self.held.add(loss);
+        let value = self.read(&value)?;
+        if value.is_some_and(|value| !value.is_finite()) {
+            return Ok(self.skip("the loss", micro_step..micro_step + 1));
+        }
+        self.progress.partial_loss += value.unwrap_or_default();
+        self.progress.micro_step += 1;
+        if self.progress.micro_step < self.config.accumulate {
+            return Ok(Outcome::Held);
+        }
+        Ok(self.step(value.is_some()))
+    }
+
+    /// This micro-batch's share of the step's mean loss.
+    fn loss(&self, micro_step: u64) -> Tensor {
+        let Config { seed, batch, context, dropout, recompute, accumulate, .. } = *self.config;
+        let place = |name| Seed(seed).named(name).fold(self.progress.step).fold(micro_step);
+        let (ids, targets) = training_batch(&self.corpus.train, context, batch, place("batch")).upload(&self.device);
+        let pass = Pass { dropout: (dropout > 0.0).then(|| place("dropout")), recompute };
+        let loss = self.model.loss(&ids, &targets, &pass);
+        let share = loss.constant_like(1.0 / accumulate as f64);
+        loss * share
+    }
+
+    fn step(&mut self, computes: bool) -> Outcome {
+        let (gradients, step) = (std::mem::take(&mut self.held), self.progress.step);
+        let clip = (self.config.clip > 0.0).then_some(self.config.clip);
+        let rate = self.rate();
+        let stepped = self.optimizer.step(&mut self.model, gradients, self.progress.taken, rate, clip);
+        self.progress.interval.norm = stepped.norm.is_finite().then_some(stepped.norm);
+        if !stepped.taken {
+            return self.skip("a gradient", 0..self.config.accumulate);
+        }
+        let loss = self.progress.partial_loss;
+        self.progress.interval.loss += loss;
+        self.progress.interval.taken += 1;
+        self.progress.taken += 1;
+        self.progress.skipped_in_row = 0;
+        self.finish(step);
+        Outcome::Stepped(computes.then_some(loss))
+    }
+
+    /// Leaves the step out, and says which kernel made the first number that was none.
+    fn skip(&mut self, what: &str, micro_steps: std::ops::Range<u64>) -> Outcome {
+        self.held = Gradients::new();
+        let step = self.progress.step;
+        let origin = match self.origin(micro_steps) {
+            Some((op, stage)) => format!("first in {op} ({stage})"),
+            None => "first in the sum of gradients".into(),
+        };
+        self.progress.interval.skipped += 1;
+        self.progress.skipped_in_row += 1;
+        self.finish(step);
+        Outcome::Skipped(format!("step {}: {what} is not finite, {origin}", step + 1))
+    }
+
+    fn finish(&mut self, step: u64) {
+        self.progress.step = step + 1;
+        self.progress.micro_step = 0;
+        self.progress.partial_loss = 0.0;
+    }
+
+    /// Runs micro-batches of the present step once more, watching every kernel.
+    fn origin(&self, micro_steps: std::ops::Range<u64>) -> Option<(&'static str, &'static str)> {
+        let watcher = Rc::new(FirstNonFinite::default());
+        observed(watcher.clone(), || micro_steps.for_each(|m| Gradients::new().add(self.loss(m))));
+        watcher.found().map(|(op, stage)| (op, stage.name()))
+    }
+
+    /// Learning rate of the present step.
+    pub fn rate(&self) -> f64 {
+        self.config.schedule().rate(self.progress.step)
+    }
+
+    /// Tokens of a step.
+    pub fn tokens(&self) -> u64 {
+        (self.config.batch * self.config.context) as u64 * self.config.accumulate
+    }
+
+    /// Mean loss over all of the validation part in nats per token; on the null device, one batch and no number.
+    pub fn evaluate(&self) -> Result<Option<f64>> {
+        let model = self.model.frozen();
+        let (mut sum, mut count) = (0.0, 0);
+        for batch in validation_batches(&self.corpus.validation, self.config.context, self.config.batch) {
+            let (ids, targets) = batch.upload(&self.device);
+            let Some(loss) = self.read(&model.loss(&ids, &targets, &Pass::default()))? else { return Ok(None) };
+            sum += loss * batch.counted() as f64;
+            count += batch.counted();
+        }
+        Ok(Some(sum / count as f64))
+    }
+
+    /// Ends the interval, and gives it.
+    pub fn take_interval(&mut self) -> Interval {
+        std::mem::take(&mut self.progress.interval)
+    }
+
+    fn read(&self, scalar: &Tensor) -> Result<Option<f64>> {
+        self.device.computes().then(|| scalar.item()).transpose()
+    }
+}
