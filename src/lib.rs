@@ -17,6 +17,7 @@ pub mod shape;
 pub mod tensor;
 pub mod train;
 
+pub use autograd::check;
 pub use device::{Array, Bytes, Device, Spec, Tag};
 pub use dtype::DType;
 pub use error::{Error, Result};

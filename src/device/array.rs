@@ -104,10 +104,12 @@ impl Array {
         self.view(0, *shape, self.strides.broadcast(&self.shape, shape))
     }
 
-    /// The storage from this view's first element on; walk it by [`Array::strides`].
+    /// The storage from this view's first element on; walk it by [`Array::strides`]. An empty view may begin beyond
+    /// its storage's end.
     pub fn raw<T: Element>(&self) -> &[T] {
         assert_eq!(T::DTYPE, self.dtype, "read as another element type");
-        &self.buffer.slice()[self.offset..]
+        let storage = self.buffer.slice();
+        &storage[self.offset.min(storage.len())..]
     }
 
     /// The elements, in order; panics unless contiguous.

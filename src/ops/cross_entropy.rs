@@ -5,7 +5,7 @@ use crate::autograd::{Derivative, Fused, SavedArrays, Tangents};
 use crate::device::{Array, Spec, cpu};
 use crate::dtype::DType;
 use crate::float;
-use crate::scalar::{Float, Real};
+use crate::scalar::Float;
 use crate::tensor::Tensor;
 
 /// Target of a row that does not count.
@@ -161,18 +161,10 @@ impl Fused for CrossEntropy {
         }
     }
 
-    /// (softmax x − one-hot) c, over the number of rows for the mean.
     fn backward(&self, saved: &SavedArrays<'_>, c: &Array, grads: &mut [Option<Array>], _: Option<&mut Array>) {
-        let Some(dx) = &mut grads[0] else { return };
-        float!(c.dtype(), T => {
-            let (x, targets, logs) = (saved.input(0).slice::<T>(), saved.input(1).slice(), saved.residuals[0].slice::<T>());
-            let scale = c.slice::<T>()[0] * self.weight::<T>(targets);
-            by_rows(targets, dx, #[inline(always)] |i, target, dx: &mut [T]| {
-                let (x, log) = (&x[i * dx.len()..][..dx.len()], logs[i]);
-                row::map([x], dx, #[inline(always)] |[x]| (x - log).exp() * scale);
-                dx[target] = dx[target] - scale;
-            })
-        })
+        if let Some(dx) = &mut grads[0] {
+            float!(c.dtype(), T => self.pull::<T>(saved, c, dx))
+        }
     }
 
     fn tangents(&self) -> Option<&dyn Tangents> {
@@ -183,26 +175,9 @@ impl Fused for CrossEntropy {
 impl Tangents for CrossEntropy {
     fn forward(&self, ins: &[&Array], _: &Array, logs: &[Array], tangents: &[Option<&Array>], out: &mut Array) {
         let along = tangents[0].expect("only logits move");
-        float!(along.dtype(), T => {
-            let (x, targets, logs, t) = (ins[0].slice::<T>(), ins[1].slice(), logs[0].slice::<T>(), along.slice::<T>());
-            let classes = ins[0].shape().last_size();
-            let mut moves = along.device().scratch(logs_spec(ins));
-            let moves = moves.slice_mut::<T>();
-            let group = cpu::rows_per_piece(classes);
-            cpu::blocks_into(moves, group, |piece, moves| cpu::simd(#[inline(always)] || {
-                for (i, y) in (piece * group..).zip(moves) {
-                    let (x, t) = (&x[i * classes..][..classes], &t[i * classes..][..classes]);
-                    *y = match targets[i] {
-                        IGNORED => T::zero(),
-                        target => expected(x, logs[i], t) - t[target as usize],
-                    };
-                }
-            }));
-            out.slice_mut()[0] = add_up(moves) * self.weight::<T>(targets);
-        })
+        float!(along.dtype(), T => self.push::<T>(ins, &logs[0], along, out))
     }
 
-    /// p (t − Σ p t) c + (p − one-hot) dc, with p = softmax x.
     fn backward(
         &self,
         saved: &SavedArrays<'_>,
@@ -211,32 +186,96 @@ impl Tangents for CrossEntropy {
         dc: Option<&Array>,
         grads: &mut [Option<Array>],
     ) {
-        let Some(dx) = &mut grads[0] else { return };
-        float!(c.dtype(), T => {
-            let (x, targets, logs) = (saved.input(0).slice::<T>(), saved.input(1).slice(), saved.residuals[0].slice::<T>());
-            let weight = self.weight::<T>(targets);
-            let scale = c.slice::<T>()[0] * weight;
-            let bend = dc.map_or(T::zero(), |dc| dc.slice::<T>()[0] * weight);
-            let along = tangents[0].map(|t| t.slice::<T>());
-            by_rows(targets, dx, #[inline(always)] |i, target, dx: &mut [T]| {
-                let row = i * dx.len()..(i + 1) * dx.len();
-                let (x, log) = (&x[row.clone()], logs[i]);
-                match along.map(|t| &t[row]) {
-                    None => row::map([x], dx, #[inline(always)] |[x]| (x - log).exp() * bend),
-                    Some(t) => {
-                        let shift = bend - expected(x, log, t) * scale;
-                        row::map([x, t], dx, #[inline(always)] |[x, t]| (x - log).exp() * t.mul_add(scale, shift));
-                    }
-                }
-                dx[target] = dx[target] - bend;
-            })
-        })
+        if let Some(dx) = &mut grads[0] {
+            float!(c.dtype(), T => self.pull_along::<T>(saved, c, tangents[0], dc, dx))
+        }
     }
 }
 
-/// One number a row.
-fn logs_spec(ins: &[&Array]) -> Spec {
-    Spec { dtype: ins[0].dtype(), shape: *ins[1].shape() }
+impl CrossEntropy {
+    /// dx = (p − one-hot) c weight, with p = softmax x.
+    fn pull<T: Float>(&self, saved: &SavedArrays<'_>, c: &Array, dx: &mut Array) {
+        let (x, targets, logs) = operands::<T>(saved);
+        let scale = c.slice::<T>()[0] * self.weight::<T>(targets);
+        by_rows(
+            targets,
+            dx,
+            #[inline(always)]
+            |i, target, dx: &mut [T]| {
+                let (x, log, scale) = (&x[i * dx.len()..][..dx.len()], logs[i], scale);
+                row::map(
+                    [x],
+                    dx,
+                    #[inline(always)]
+                    |[x]| (x - log).exp() * scale,
+                );
+                dx[target] = dx[target] - scale;
+            },
+        )
+    }
+
+    /// Tangent of the loss, Σ (Σⱼ pⱼ tⱼ − t_target) weight.
+    fn push<T: Float>(&self, ins: &[&Array], logs: &Array, along: &Array, out: &mut Array) {
+        let (x, targets, logs, t) = (ins[0].slice::<T>(), ins[1].slice(), logs.slice::<T>(), along.slice::<T>());
+        let classes = along.shape().last_size();
+        let group = cpu::rows_per_piece(classes);
+        let mut moves = along.device().scratch(Spec { dtype: along.dtype(), shape: *ins[1].shape() });
+        cpu::blocks_into(moves.slice_mut::<T>(), group, |piece, moves| {
+            cpu::simd(
+                #[inline(always)]
+                || {
+                    for (i, y) in (piece * group..).zip(moves) {
+                        let (x, t) = (&x[i * classes..][..classes], &t[i * classes..][..classes]);
+                        *y = match targets[i] {
+                            IGNORED => T::zero(),
+                            target => expected(x, logs[i], t) - t[target as usize],
+                        };
+                    }
+                },
+            )
+        });
+        out.slice_mut()[0] = add_up(moves.slice::<T>()) * self.weight::<T>(targets);
+    }
+
+    /// Tangent of [`CrossEntropy::pull`]: p (t − Σ p t) c weight + (p − one-hot) dc weight.
+    fn pull_along<T: Float>(
+        &self,
+        saved: &SavedArrays<'_>,
+        c: &Array,
+        along: Option<&Array>,
+        dc: Option<&Array>,
+        dx: &mut Array,
+    ) {
+        let (x, targets, logs) = operands::<T>(saved);
+        let weight = self.weight::<T>(targets);
+        let scale = c.slice::<T>()[0] * weight;
+        let bend = dc.map_or(T::zero(), |dc| dc.slice::<T>()[0] * weight);
+        let still = vec![T::zero(); dx.shape().last_size()];
+        let along = along.map(|t| t.slice::<T>());
+        by_rows(
+            targets,
+            dx,
+            #[inline(always)]
+            |i, target, dx: &mut [T]| {
+                let row = i * dx.len()..(i + 1) * dx.len();
+                let t = along.map_or(&still[..], |t| &t[row.clone()]);
+                let (x, log, scale) = (&x[row], logs[i], scale);
+                let shift = bend - expected(x, log, t) * scale;
+                row::map(
+                    [x, t],
+                    dx,
+                    #[inline(always)]
+                    |[x, t]| (x - log).exp() * t.mul_add(scale, shift),
+                );
+                dx[target] = dx[target] - bend;
+            },
+        )
+    }
+}
+
+/// Logits, targets, and ln Σ eˣ by row.
+fn operands<'a, T: Float>(saved: &'a SavedArrays<'_>) -> (&'a [T], &'a [u32], &'a [T]) {
+    (saved.input(0).slice(), saved.input(1).slice(), saved.residuals[0].slice())
 }
 
 impl Tensor {

@@ -48,7 +48,7 @@ impl Op for Gather {
     }
     fn factors(&self, i: usize, saved: &Saved, dy: &Tensor) -> Option<Factors> {
         let ids = saved.input(1);
-        let width = dy.count() / ids.count().max(1);
+        let width = dy.shape()[ids.shape().len()..].iter().product();
         (i == 0).then(|| Factors::Rows { ids: ids.reshape([ids.count()]), dy: dy.reshape([ids.count(), width]) })
     }
 }

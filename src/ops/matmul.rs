@@ -105,8 +105,9 @@ impl Tensor {
     /// All leading dimensions as one: [.., n] becomes [rows, n].
     #[track_caller]
     pub(crate) fn rows(&self) -> Tensor {
-        let width = self.shape().last_size();
-        self.reshape([self.count() / width.max(1), width])
+        // Counted, not divided: there are as many rows when each is empty.
+        let rows = self.shape().iter().rev().skip(1).product();
+        self.reshape([rows, self.shape().last_size()])
     }
 }
 

@@ -2,8 +2,9 @@
 
 use crate::scalar::{Dual, Float, Real};
 
-/// Independent sums of a row, so that it vectorises and rounding errors grow slowly.
-const LANES: usize = 32;
+/// Independent accumulators along a row: rounding errors grow slowly, and the loop over them is long enough that the
+/// compiler vectorises it rather than unrolls it into scalars.
+const LANES: usize = 128;
 
 /// What a row kernel computes with: numbers, or duals where its tangent is wanted.
 pub(super) trait Number<T>: Real {
@@ -35,27 +36,39 @@ impl<T: Float> Number<T> for Dual<T> {
     }
 }
 
+/// Element `i` of each.
+#[inline(always)]
+fn at<const N: usize, T: Copy>(ins: &[&[T]; N], i: usize) -> [T; N] {
+    std::array::from_fn(
+        #[inline(always)]
+        |k| ins[k][i],
+    )
+}
+
+/// The part from `start` on, of each.
+#[inline(always)]
+fn part<'a, const N: usize, T>(ins: &[&'a [T]; N], start: usize, count: usize) -> [&'a [T]; N] {
+    std::array::from_fn(
+        #[inline(always)]
+        |k| &ins[k][start..][..count],
+    )
+}
+
 /// `y = f(ins)`, element by element.
 #[inline(always)]
 pub(super) fn map<const N: usize, T: Copy>(ins: [&[T]; N], y: &mut [T], f: impl Fn([T; N]) -> T) {
-    let ins = ins.map(|x| &x[..y.len()]);
+    let ins = part(&ins, 0, y.len());
     for i in 0..y.len() {
-        y[i] = f(std::array::from_fn(
-            #[inline(always)]
-            |k| ins[k][i],
-        ));
+        y[i] = f(at(&ins, i));
     }
 }
 
 /// `sum += f(ins)`, element by element.
 #[inline(always)]
 pub(super) fn accumulate<const N: usize, T: Float>(ins: [&[T]; N], sum: &mut [T], f: impl Fn([T; N]) -> T) {
-    let ins = ins.map(|x| &x[..sum.len()]);
+    let ins = part(&ins, 0, sum.len());
     for i in 0..sum.len() {
-        sum[i] += f(std::array::from_fn(
-            #[inline(always)]
-            |k| ins[k][i],
-        ));
+        sum[i] += f(at(&ins, i));
     }
 }
 
@@ -69,36 +82,34 @@ fn fold<const N: usize, const M: usize, T: Copy, A: Copy>(
     join: impl Fn(A, A) -> A,
 ) -> [A; M] {
     let mut lanes = [[start; LANES]; M];
-    let whole = ins[0].len() / LANES;
-    let chunks = ins.map(|x| &x.as_chunks::<LANES>().0[..whole]);
-    for i in 0..whole {
-        let chunk = chunks.map(|x| &x[i]);
+    let count = ins[0].len();
+    let whole = count / LANES * LANES;
+    for first in (0..whole).step_by(LANES) {
+        let chunk = part(&ins, first, LANES);
         for l in 0..LANES {
-            let new = f(std::array::from_fn(
-                #[inline(always)]
-                |k| chunk[k][l],
-            ));
+            let new = f(at(&chunk, l));
             for m in 0..M {
                 lanes[m][l] = join(lanes[m][l], new[m]);
             }
         }
     }
-    let rest = ins.map(|x| &x[whole * LANES..ins[0].len()]);
-    for l in 0..rest[0].len() {
-        let new = f(rest.map(|x| x[l]));
+    let rest = part(&ins, whole, count - whole);
+    for l in 0..count - whole {
+        let new = f(at(&rest, l));
         for m in 0..M {
             lanes[m][l] = join(lanes[m][l], new[m]);
         }
     }
-    lanes.map(
-        #[inline(always)]
-        |lanes| across(lanes, &join),
-    )
+    let mut joined = [start; M];
+    for m in 0..M {
+        joined[m] = across(&mut lanes[m], &join);
+    }
+    joined
 }
 
 /// Joins lanes, halving their number.
 #[inline(always)]
-fn across<A: Copy>(mut lanes: [A; LANES], join: &impl Fn(A, A) -> A) -> A {
+fn across<A: Copy>(lanes: &mut [A; LANES], join: &impl Fn(A, A) -> A) -> A {
     let mut width = LANES / 2;
     while width > 0 {
         for l in 0..width {

@@ -19,7 +19,8 @@ impl Problem {
         let mut model = Model::new(&config, Seed(3), &device).unwrap().cast(DType::F64);
         // Far enough from the start that every term of the second derivative counts.
         model.visit_mut(&eckart::module::Path::root(), &mut |path, parameter| {
-            let noise = eckart::module::normal(parameter.tensor().shape(), 0.3, Seed(9).named(&path.to_string()), &device);
+            let noise =
+                eckart::module::normal(parameter.tensor().shape(), 0.3, Seed(9).named(&path.to_string()), &device);
             parameter.set(parameter.tensor().detach() + noise.cast(DType::F64));
         });
         let ids = Tensor::new(&[0_u32, 3, 6, 2, 1, 5, 5, 0, 4, 2], [2, 5], &device);
@@ -106,7 +107,12 @@ fn check(arch: Arch) {
     let expected = differences(&problem);
     let error = norm(h.iter().flatten().zip(expected.iter().flatten()).map(|(a, b)| a - b));
     let size = norm(h.iter().flatten().copied());
-    println!("{} parameters: max|H - Ht| / max|H| = {:.1e}, |H - Hfd| / |H| = {:.1e}", h.len(), skew / largest, error / size);
+    println!(
+        "{} parameters: max|H - Ht| / max|H| = {:.1e}, |H - Hfd| / |H| = {:.1e}",
+        h.len(),
+        skew / largest,
+        error / size
+    );
     assert!(skew <= 1e-10 * largest, "asymmetric by {:e}", skew / largest);
     assert!(error <= 1e-6 * size, "differs from central differences by {:e}", error / size);
 }

@@ -3,6 +3,7 @@
 mod cli;
 mod data;
 mod flip;
+mod hessian;
 mod kill;
 mod ledger;
 mod ops;
@@ -11,4 +12,5 @@ mod resume;
 mod second_order;
 mod style;
 mod tiny;
+mod torch;
 mod views;

@@ -87,6 +87,24 @@ fn an_unflipped_wrapper_passes() {
     }
 }
 
+/// Single precision on the host, as on any other device.
+#[test]
+fn single_precision_agrees_with_double() {
+    let rows = check::device(&Device::cpu()).unwrap();
+    for row in &rows {
+        println!("{:14}{:>6}  {:.1e} of {:.1e}  {}", row.op, row.comparisons, row.error, row.bound, row.case);
+    }
+    let wrong: Vec<_> = rows.iter().filter(|row| !row.passed).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let named: std::collections::BTreeSet<_> = ops::samples().iter().map(|sample| sample.op.name()).collect();
+    assert_eq!(rows.len(), named.len());
+}
+
+#[test]
+fn a_device_without_contents_cannot_be_compared() {
+    assert!(check::device(&Device::null()).is_err());
+}
+
 /// Types that implement `Op` in a source text, those made by a macro included.
 fn op_types(text: &str) -> Vec<String> {
     let name = |rest: &str| rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();

@@ -61,6 +61,9 @@ fn numbers(x: &Tensor) -> Vec<f64> {
     x.cast(DType::F64).to_vec().unwrap()
 }
 
+/// A key's bias shifts all of a query's scores alike, so no loss depends on it: its gradient is rounding noise, which
+/// Adam divides by its own size. Its weights (the middle third of `c_attn.bias`) are therefore not compared.
+///
 /// Bounds: losses, each gradient relative to max(‖g‖, floor ‖all‖), each weight in units of rate × steps.
 struct Bounds {
     loss: f64,
@@ -88,8 +91,7 @@ fn agrees(bytes: &[u8], config: ModelConfig, dtype: DType, bounds: Bounds) {
         assert!(error <= bounds.gradient, "gradient of {path}: off by {error:e}");
     }
 
-    let mut optimizer =
-        Optimizer::new(Adam { beta1: 0.9, beta2: 0.95, epsilon: 1e-8 }, Group::decay_matrices(0.1));
+    let mut optimizer = Optimizer::new(Adam { beta1: 0.9, beta2: 0.95, epsilon: 1e-8 }, Group::decay_matrices(0.1));
     let losses = fixture.numbers("losses");
     for step in 0..STEPS {
         let now = loss(&model);
@@ -103,7 +105,9 @@ fn agrees(bytes: &[u8], config: ModelConfig, dtype: DType, bounds: Bounds) {
     for (path, parameter) in model.parameters() {
         let expected = fixture.numbers(&format!("final.{path}"));
         let found = numbers(&parameter.tensor().detach());
-        let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        let moves = |i: &usize| !(path.ends_with("c_attn.bias") && (found.len() / 3..2 * found.len() / 3).contains(i));
+        let error = |i: usize| (found[i] - expected[i]).abs();
+        let worst = (0..found.len()).filter(moves).map(error).fold(0.0, f64::max);
         assert!(worst <= bounds.weight * RATE * STEPS as f64, "{path}: weights off by {worst:e}");
     }
 }
@@ -117,8 +121,6 @@ fn llama() -> (&'static [u8], ModelConfig) {
     (include_bytes!("../fixtures/llama.safetensors"), config)
 }
 
-/// A key's bias has no gradient but rounding noise, which Adam blows up to about 1e-9 of weight: hence the floor and
-/// the absolute bound.
 const DOUBLE: Bounds = Bounds { loss: 1e-9, gradient: 1e-9, floor: 1e-6, weight: 1e-8 };
 const SINGLE: Bounds = Bounds { loss: 1e-5, gradient: 1e-4, floor: 1e-6, weight: 1e-2 };
 

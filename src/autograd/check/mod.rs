@@ -1,7 +1,8 @@
 //! Proof of derivatives, for the ops of this crate and for a user's own.
 //!
 //! [`sample`] checks one op in double precision on the host: its rules against differences, against each other, and
-//! against the composition it claims to equal.
+//! against the composition it claims to equal. [`device`] then only has to compare values: an op whose rules are
+//! right on the host, and whose kernels compute the same numbers, is right everywhere.
 //!
 //! ```
 //! # use eckart::{Seed, autograd::check, ops};
@@ -10,12 +11,15 @@
 //! }
 //! ```
 
+mod against;
 mod first;
 mod layouts;
 mod report;
 mod second;
+mod sizes;
 mod subject;
 
+pub use against::{Row, device};
 pub use report::{Finding, Kind, Report};
 
 use super::Derivative;

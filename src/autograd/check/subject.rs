@@ -108,7 +108,7 @@ pub(super) fn all_numbers(x: &[Tensor]) -> Vec<f64> {
 }
 
 pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
+    a.iter().zip(b).fold(0.0, |sum, (a, b)| sum + a * b)
 }
 
 pub(super) fn norm(a: &[f64]) -> f64 {

@@ -1,21 +1,22 @@
-//! The backward kernel: blocks of queries, their probabilities recomputed from the log-sum-exp.
+//! The backward kernel: blocks of queries, whose probabilities are recomputed from the log-sum-exp.
 //!
-//! With scores S = scale Q Kᵀ, probabilities P and cotangent C of the result: A = C Vᵀ, G = scale P ∘ (A − rowsum P ∘ A),
-//! dQ = G K, dK = Gᵀ Q, dV = Pᵀ C.
+//! With scores S = scale Q Kᵀ, probabilities P and cotangent C of the result,
+//! A = C Vᵀ, G = scale P ∘ (A − rowsum(P ∘ A)), dQ = G K, dK = Gᵀ Q, dV = Pᵀ C.
 
 use super::Attention;
-use super::layout::{Heads, Mask, Shared, Sizes, carve};
-use super::row::{Query, Sight, dot};
-use super::tile::{LANES, Left, ROWS, product};
+use super::operand::{Heads, Mask, transpose};
+use super::result::Packed;
+use super::row::{Sight, dot, probabilities};
+use super::sizes::{Sizes, carve};
+use super::tile::{Left, ROWS, product};
 use crate::autograd::SavedArrays;
 use crate::device::{Array, cpu};
 use crate::scalar::Float;
 
-/// Queries of a block.
+/// Queries of a block: enough that adding to dK and dV pays, few enough for the first-level cache.
 pub(super) const BLOCK: usize = 32;
 
-/// Scratch of one pair: keys row by row and transposed, values transposed, gradients of both; of one block queries,
-/// cotangents, gradients of queries, P and G.
+/// Scratch of one pair: K, Kᵀ, Vᵀ, dK, dV; of one block Q, C, dQ, P, G.
 fn pieces(s: &Sizes) -> [usize; 10] {
     let (flat, tall) = (s.dim * s.keys, s.keys * s.lanes);
     let (side, scores) = (BLOCK * s.lanes, BLOCK * s.keys);
@@ -23,78 +24,105 @@ fn pieces(s: &Sizes) -> [usize; 10] {
 }
 
 pub(super) fn scratch(s: &Sizes) -> [usize; 2] {
-    s.scratch(pieces(s).iter().sum())
+    s.scratch(pieces(s))
+}
+
+/// Operands and results.
+struct Backward<'a, T> {
+    s: Sizes,
+    qkv: Heads<'a, T>,
+    c: Heads<'a, T>,
+    mask: Option<Mask<'a>>,
+    lse: &'a [T],
+    grad: Packed<'a, T>,
 }
 
 pub(super) fn run<T: Float>(op: &Attention, saved: &SavedArrays<'_>, c: &Array, grad: &mut Array, scratch: &mut Array) {
     let s = Sizes::new(op, saved.input(0).shape());
-    let (qkv, c) = (Heads::<T>::new(saved.input(0)), Heads::<T>::new(c));
-    let sight = Sight { sizes: s, mask: Mask::new(saved.inputs.get(1).copied().flatten(), &s) };
-    let lse = saved.residuals[0].slice::<T>();
-    let grad = Shared::new(grad.slice_mut::<T>());
-    let slots = s.heads + 2 * s.kv_heads;
-    let scale = T::of(s.scale);
-    s.each_pair(scratch.slice_mut::<T>(), pieces(&s).iter().sum(), |batch, kv, scratch| {
-        let [k, kt, vt, dk, dv, q, cs, dq, p, g] = carve(scratch, pieces(&s));
-        qkv.pack(batch, s.heads + kv, 0, 1.0, k);
-        qkv.pack_transposed(batch, s.heads + kv, s.scale, kt);
-        qkv.pack_transposed(batch, s.heads + s.kv_heads + kv, 1.0, vt);
+    let kernel = Backward {
+        s,
+        qkv: Heads::<T>::new(saved.input(0)),
+        c: Heads::new(c),
+        mask: Mask::new(saved.inputs.get(1).copied().flatten(), &s),
+        lse: saved.residuals[0].slice(),
+        grad: Packed::new(grad),
+    };
+    s.each_pair(scratch.slice_mut(), pieces(&s), |batch, kv, scratch| kernel.pair(batch, kv, scratch));
+}
+
+/// What one pair works in.
+struct Space<'a, T> {
+    k: &'a mut [T],
+    kt: &'a mut [T],
+    vt: &'a mut [T],
+    dk: &'a mut [T],
+    dv: &'a mut [T],
+    q: &'a mut [T],
+    c: &'a mut [T],
+    dq: &'a mut [T],
+    p: &'a mut [T],
+    g: &'a mut [T],
+}
+
+impl<T: Float> Backward<'_, T> {
+    fn pair(&self, batch: usize, kv: usize, scratch: &mut [T]) {
+        let s = &self.s;
+        let [k, kt, vt, dk, dv, q, c, dq, p, g] = carve(scratch, pieces(s));
+        self.qkv.pack(batch, s.key_slot(kv), 0, k);
+        transpose(k, s.lanes, s.scale, kt, s.keys);
+        self.qkv.pack(batch, s.value_slot(kv), 0, dv);
+        transpose(dv, s.lanes, 1.0, vt, s.keys);
         dk.fill(T::zero());
         dv.fill(T::zero());
-        let write = |head: usize, first: usize, count: usize, from: &[T]| {
-            for i in 0..count.min(s.time - first) {
-                // SAFETY: one task computes one query of one head, and one (batch, key head).
-                let row = unsafe { grad.part(((batch * s.time + first + i) * slots + head) * s.dim, s.dim) };
-                row.copy_from_slice(&from[i * s.lanes..][..s.dim]);
-            }
-        };
-        for head in s.queries_of(kv) {
-            let lse = &lse[(batch * s.heads + head) * s.time..][..s.time];
-            for first in (0..s.time).step_by(BLOCK) {
-                let rows = BLOCK.min(s.time - first).next_multiple_of(ROWS);
-                qkv.pack(batch, head, first, 1.0, &mut q[..rows * s.lanes]);
-                c.pack(batch, head, first, 1.0, &mut cs[..rows * s.lanes]);
-                for top in (0..rows).step_by(ROWS) {
-                    let reach = s.reach(first + top + ROWS);
-                    let width = reach.next_multiple_of(LANES);
-                    let p = &mut p[top * s.keys..(top + ROWS) * s.keys];
-                    let g = &mut g[top * s.keys..(top + ROWS) * s.keys];
-                    let at = top * s.lanes;
-                    product((ROWS, s.dim, width), Left::rows(&q[at..], s.lanes), (kt, s.keys), (p, s.keys), false);
-                    product((ROWS, s.dim, width), Left::rows(&cs[at..], s.lanes), (vt, s.keys), (g, s.keys), false);
-                    let rows = p.chunks_exact_mut(s.keys).zip(g.chunks_exact_mut(s.keys)).enumerate();
-                    cpu::simd(
-                        #[inline(always)]
-                        || {
-                            for (i, (p, g)) in rows {
-                                let (p, g) = (&mut p[..width], &mut g[..width]);
-                                let index = first + top + i;
-                                let lse = if index < s.time { lse[index] } else { T::zero() };
-                                sight.probabilities(Query { batch, head, index }, p, lse);
-                                let d = dot(p, g);
-                                for (g, p) in g.iter_mut().zip(&*p) {
-                                    *g = *p * (*g - d) * scale;
-                                }
-                            }
-                        },
-                    );
-                    let out = (&mut dq[at..], s.lanes);
-                    product((ROWS, reach, s.lanes), Left::rows(g, s.keys), (k, s.lanes), out, false);
-                }
-                write(head, first, rows, dq);
-                // Queries before a key tile do not see it.
-                for key in (0..s.reach(first + rows)).step_by(ROWS) {
-                    let skip = if s.causal { key.saturating_sub(first) } else { 0 };
-                    let at = skip * s.keys + key;
-                    let size = (ROWS, rows - skip, s.lanes);
-                    let (from, to) = (skip * s.lanes, key * s.lanes);
-                    let (dk, dv) = ((&mut dk[to..], s.lanes), (&mut dv[to..], s.lanes));
-                    product(size, Left::transposed(&g[at..], s.keys), (&q[from..], s.lanes), dk, true);
-                    product(size, Left::transposed(&p[at..], s.keys), (&cs[from..], s.lanes), dv, true);
-                }
-            }
+        let mut space = Space { k, kt, vt, dk, dv, q, c, dq, p, g };
+        for (head, first) in s.tiles_of(kv, BLOCK) {
+            self.block([batch, head, first], &mut space);
         }
-        write(s.heads + kv, 0, s.time, dk);
-        write(s.heads + s.kv_heads + kv, 0, s.time, dv);
-    });
+        self.grad.write([batch, s.key_slot(kv), 0], space.dk, s);
+        self.grad.write([batch, s.value_slot(kv), 0], space.dv, s);
+    }
+
+    fn block(&self, at @ [batch, head, first]: [usize; 3], m: &mut Space<'_, T>) {
+        let s = &self.s;
+        let rows = BLOCK.min(s.time - first).next_multiple_of(ROWS);
+        self.qkv.pack(batch, head, first, &mut m.q[..rows * s.lanes]);
+        self.c.pack(batch, head, first, &mut m.c[..rows * s.lanes]);
+        for top in (0..rows).step_by(ROWS) {
+            self.tile(at, top, m);
+        }
+        self.grad.write(at, &m.dq[..rows * s.lanes], s);
+        for (key, skip) in s.key_tiles(first, rows) {
+            let size = (ROWS, rows - skip, s.lanes);
+            let (scores, from, to) = (skip * s.keys + key, skip * s.lanes, key * s.lanes);
+            let (dk, dv) = ((&mut m.dk[to..], s.lanes), (&mut m.dv[to..], s.lanes));
+            product(size, Left::transposed(&m.g[scores..], s.keys), (&m.q[from..], s.lanes), dk, true);
+            product(size, Left::transposed(&m.p[scores..], s.keys), (&m.c[from..], s.lanes), dv, true);
+        }
+    }
+
+    /// P, G and dQ of queries `top..top + ROWS` of a block.
+    fn tile(&self, [batch, head, first]: [usize; 3], top: usize, m: &mut Space<'_, T>) {
+        let s = &self.s;
+        let (reach, width) = s.reach(first + top + ROWS);
+        let (side, size) = (top * s.lanes, (ROWS, s.dim, width));
+        let [p, g] = [&mut *m.p, &mut *m.g].map(|x| &mut x[top * s.keys..(top + ROWS) * s.keys]);
+        product(size, Left::rows(&m.q[side..], s.lanes), (m.kt, s.keys), (p, s.keys), false);
+        product(size, Left::rows(&m.c[side..], s.lanes), (m.vt, s.keys), (g, s.keys), false);
+        let sight = Sight { sizes: s, mask: self.mask, batch, head };
+        let scale = T::of(s.scale);
+        cpu::simd(
+            #[inline(always)]
+            || {
+                for i in 0..ROWS {
+                    let (p, g) = (&mut p[i * s.keys..][..width], &mut g[i * s.keys..][..width]);
+                    probabilities(p, &sight, first + top + i, self.lse);
+                    let d = dot(p, g);
+                    for (g, p) in g.iter_mut().zip(&*p) {
+                        *g = *p * (*g - d) * scale;
+                    }
+                }
+            },
+        );
+        product((ROWS, reach, s.lanes), Left::rows(g, s.keys), (m.k, s.lanes), (&mut m.dq[side..], s.lanes), false);
+    }
 }

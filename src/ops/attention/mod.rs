@@ -4,18 +4,21 @@
 
 mod backward;
 mod forward;
-mod layout;
+mod operand;
+mod result;
 mod row;
+mod sizes;
+mod tangent;
 mod tile;
 
 use super::{Input, Op, Outputs, Sample};
-use crate::autograd::{Derivative, Fused, SavedArrays};
+use crate::autograd::{Derivative, Fused, SavedArrays, Tangents};
 use crate::device::{Array, Spec};
 use crate::dtype::DType;
 use crate::float;
 use crate::shape::Shape;
 use crate::tensor::Tensor;
-use layout::Sizes;
+use sizes::Sizes;
 
 /// How [`Tensor::attention`] looks.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,7 +46,7 @@ impl Attention {
     /// Wrong sizes of the packed operand or the mask, in words.
     fn problem(&self, ins: &[Spec]) -> Option<String> {
         let (shape, slots) = (&ins[0].shape, self.heads + 2 * self.kv_heads);
-        if self.kv_heads == 0 || self.heads == 0 || self.heads % self.kv_heads != 0 {
+        if self.kv_heads == 0 || self.heads == 0 || !self.heads.is_multiple_of(self.kv_heads) {
             return Some(format!("{} query heads cannot share {} key heads", self.heads, self.kv_heads));
         }
         if !ins[0].dtype.computes() || shape.len() != 4 || shape[2] != slots || shape[3] == 0 {
@@ -110,6 +113,37 @@ impl Fused for Attention {
     fn backward_scratch(&self, ins: &[Spec]) -> Option<Spec> {
         Some(Spec::new(ins[0].dtype, backward::scratch(&Sizes::new(self, &ins[0].shape))))
     }
+
+    fn tangents(&self) -> Option<&dyn Tangents> {
+        Some(self)
+    }
+}
+
+impl Tangents for Attention {
+    fn forward(&self, ins: &[&Array], _: &Array, lse: &[Array], tangents: &[Option<&Array>], out: &mut Array) {
+        let dqkv = tangents[0].expect("a mask does not move");
+        float!(dqkv.dtype(), T => tangent::forward::<T>(self, ins, &lse[0], dqkv, out))
+    }
+
+    fn backward(
+        &self,
+        saved: &SavedArrays<'_>,
+        c: &Array,
+        tangents: &[Option<&Array>],
+        dc: Option<&Array>,
+        grads: &mut [Option<Array>],
+    ) {
+        let Some(grad) = &mut grads[0] else { return };
+        let (no_dqkv, no_dc) = (zeros(saved.input(0)), zeros(c));
+        let (dqkv, dc) = (tangents[0].unwrap_or(&no_dqkv), dc.unwrap_or(&no_dc));
+        let along = tangent::Direction { saved, c, dqkv, dc };
+        float!(c.dtype(), T => tangent::backward::<T>(self, &along, grad))
+    }
+}
+
+/// Zeros like `x`, stored once: kernels walk operands by their strides.
+fn zeros(x: &Array) -> Array {
+    Tensor::zeros(*x.shape(), x.dtype(), x.device()).into_array()
 }
 
 impl Attention {

@@ -1,65 +1,62 @@
 //! Rows of scores: softmax and what is recomputed from its log-sum-exp. Everything here is inlined into loops that
 //! are compiled for SIMD; rows have whole [`LANES`].
 
-use super::layout::{Mask, Sizes};
+use super::operand::Mask;
+use super::sizes::Sizes;
 use super::tile::LANES;
 use crate::scalar::Float;
 
 /// Score of a key that a mask hides: e to it is 0, and no infinity is needed.
 const HIDDEN: f64 = -3.4e38;
 
-/// Which query a row of scores belongs to.
-#[derive(Clone, Copy)]
-pub(super) struct Query {
+/// What hides keys from the queries of one head.
+pub(super) struct Sight<'a> {
+    pub sizes: &'a Sizes,
+    pub mask: Option<Mask<'a>>,
     pub batch: usize,
     pub head: usize,
-    pub index: usize,
-}
-
-/// What hides keys from queries.
-#[derive(Clone, Copy)]
-pub(super) struct Sight<'a> {
-    pub sizes: Sizes,
-    pub mask: Option<Mask<'a>>,
 }
 
 impl Sight<'_> {
-    /// Marks what a mask hides and says how many keys may be seen at all.
+    /// Marks what the mask hides from query `i` and says how many keys it may see at all.
     #[inline(always)]
-    fn hide<T: Float>(&self, query: Query, scores: &mut [T]) -> usize {
-        let visible = self.sizes.visible(query.index).min(scores.len());
+    fn hide<T: Float>(&self, scores: &mut [T], i: usize) -> usize {
+        let visible = self.sizes.visible(i);
         if let Some(mask) = &self.mask {
-            mask.hide([query.batch, query.head, query.index], &mut scores[..visible], T::of(HIDDEN));
+            mask.hide([self.batch, self.head, i], &mut scores[..visible], T::of(HIDDEN));
         }
         visible
     }
+}
 
-    /// Turns scores into e^(score − largest) and returns (their sum, the largest). A row that sees nothing becomes
-    /// zeros, with sum 0.
-    #[inline(always)]
-    pub fn exponentials<T: Float>(&self, query: Query, scores: &mut [T]) -> (T, T) {
-        let visible = self.hide(query, scores);
-        scores[visible..].fill(T::of(HIDDEN));
-        let largest = fold(scores, T::of(HIDDEN), T::larger);
-        if largest <= T::of(HIDDEN) {
-            scores.fill(T::zero());
-            return (T::zero(), T::zero());
-        }
-        for score in scores.iter_mut() {
-            *score = (*score - largest).exp();
-        }
-        (fold(scores, T::zero(), |a, b| a + b), largest)
+/// Turns the scores of query `i` into e^(score − largest) and returns (their sum, the largest). A row that sees
+/// nothing becomes zeros, with sum 0.
+#[inline(always)]
+pub(super) fn exponentials<T: Float>(scores: &mut [T], sight: &Sight<'_>, i: usize) -> (T, T) {
+    let visible = sight.hide(scores, i);
+    scores[visible..].fill(T::of(HIDDEN));
+    let largest = fold(scores, T::of(HIDDEN), T::larger);
+    if largest <= T::of(HIDDEN) {
+        scores.fill(T::zero());
+        return (T::zero(), T::zero());
     }
+    for score in scores.iter_mut() {
+        *score = (*score - largest).exp();
+    }
+    (fold(scores, T::zero(), |a, b| a + b), largest)
+}
 
-    /// Turns scores into probabilities, given the log-sum-exp of the row.
-    #[inline(always)]
-    pub fn probabilities<T: Float>(&self, query: Query, scores: &mut [T], lse: T) {
-        let visible = self.hide(query, scores);
+/// Turns the scores of query `i` into probabilities, given the log-sum-exp of all rows [batch, heads, time].
+#[inline(always)]
+pub(super) fn probabilities<T: Float>(scores: &mut [T], sight: &Sight<'_>, i: usize, lse: &[T]) {
+    let visible = sight.hide(scores, i);
+    if visible > 0 {
+        let lse = lse[(sight.batch * sight.sizes.heads + sight.head) * sight.sizes.time + i];
         for score in scores.iter_mut() {
             *score = (*score - lse).exp();
         }
-        scores[visible..].fill(T::zero());
     }
+    scores[visible..].fill(T::zero());
 }
 
 /// Log-sum-exp as kept for backward; 0 for a row that sees nothing, whose scores all vanish under it.

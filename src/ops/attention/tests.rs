@@ -1,6 +1,6 @@
 use super::*;
 use crate::Seed;
-use crate::autograd::vjp;
+use crate::autograd::{hvp, jvp, vjp};
 use crate::device::Device;
 
 /// Options with batch, time, dim and the shape of a mask.
@@ -62,23 +62,99 @@ fn values_and_gradients_are_those_of_the_composition() {
 }
 
 #[test]
-#[ignore]
-fn speed() {
-    let device = Device::cpu();
-    for (batch, time, heads, dim) in [(16, 128, 4, 32), (4, 512, 4, 64)] {
-        let x = Input::normal([batch, time, 3 * heads, dim]).tensor(Seed(1), DType::F32, &device);
-        let c = Input::normal([batch, time, heads, dim]).tensor(Seed(2), DType::F32, &device);
-        let op = Attention::new(heads, true);
-        let (mut f, mut b) = (f64::MAX, f64::MAX);
-        for _ in 0..200 {
-            let start = std::time::Instant::now();
-            let leaf = x.leaf();
-            let y = leaf.attention(op, None);
-            f = f.min(start.elapsed().as_secs_f64());
-            let start = std::time::Instant::now();
-            let _g = vjp(&y, &c, &[&leaf], false);
-            b = b.min(start.elapsed().as_secs_f64());
-        }
-        println!("{batch} {time} {heads} {dim}: forward {:.3} ms, backward {:.3} ms", f * 1e3, b * 1e3);
+fn tangents_are_those_of_the_composition() {
+    for case in cases() {
+        let t = trial(case);
+        let v = Input::normal(*t.qkv.shape()).tensor(Seed(4), DType::F64, &Device::cpu());
+        let along = |f: &dyn Fn(&Tensor) -> Tensor| jvp(|x| f(&x[0]), &[t.qkv.clone()], &[vec![Some(v.clone())]]).1;
+        assert_close(&along(&|x| t.fused(x))[0], &along(&|x| t.composed(x))[0], "tangent");
     }
+}
+
+/// Directions move the operand, the cotangent, and both.
+#[test]
+fn second_derivatives_are_those_of_the_composition() {
+    for case in cases() {
+        let t = trial(case);
+        let v = Input::normal(*t.qkv.shape()).tensor(Seed(4), DType::F64, &Device::cpu());
+        let dc = Input::normal(*t.c.shape()).tensor(Seed(5), DType::F64, &Device::cpu());
+        let directions = [vec![Some(v.clone()), None], vec![None, Some(dc.clone())], vec![Some(v), Some(dc)]];
+        for power in [1, 2] {
+            let products = |f: &dyn Fn(&Tensor) -> Tensor| {
+                let loss = |x: &[Tensor]| {
+                    let y = f(&x[0]);
+                    (&x[1] * &if power == 1 { y } else { &y * &y }).sum_all()
+                };
+                hvp(loss, &[t.qkv.clone(), t.c.clone()], &directions).products
+            };
+            let (fused, composed) = (products(&|x| t.fused(x)), products(&|x| t.composed(x)));
+            for (a, b) in fused.iter().flatten().zip(composed.iter().flatten()) {
+                assert_close(a, b, "Hessian-vector product");
+            }
+        }
+    }
+}
+
+/// Against central differences of values, and of gradients along v.
+#[test]
+fn derivatives_are_those_of_finite_differences() {
+    let t = trial((Attention { kv_heads: 1, ..Attention::new(2, true) }, [1, 6, 3], Some(vec![6, 6])));
+    let v = Input::normal(*t.qkv.shape()).tensor(Seed(4), DType::F64, &Device::cpu());
+    let h = 1e-5;
+    let gradient = |x: &Tensor| {
+        let x = x.leaf();
+        vjp(&t.fused(&x), &t.c, &[&x], false).remove(0)
+    };
+    let slope = |f: &dyn Fn(&Tensor) -> Tensor| (f(&(&t.qkv + &(&v * h))) - f(&(&t.qkv - &(&v * h)))) * (0.5 / h);
+    let tangent =
+        |f: &dyn Fn(&Tensor) -> Tensor| jvp(|x| f(&x[0]), &[t.qkv.clone()], &[vec![Some(v.clone())]]).1.remove(0);
+    let near = |a: Tensor, b: Tensor| {
+        let gap = (a - b).abs().to_vec::<f64>().unwrap().into_iter().fold(0.0, f64::max);
+        assert!(gap < 1e-8, "{gap:e}");
+    };
+    near(tangent(&|x| t.fused(x)), slope(&|x| t.fused(x)));
+    near((gradient(&t.qkv) * &v).sum_all(), slope(&|x| (t.fused(x) * &t.c).sum_all()));
+    near(tangent(&gradient), slope(&gradient));
+}
+
+#[test]
+fn a_query_that_sees_nothing_gives_zeros_and_takes_no_gradient() {
+    let device = Device::cpu();
+    let qkv = Input::normal([1, 4, 3, 2]).tensor(Seed(1), DType::F32, &device);
+    let mask = Tensor::new(&[1_u32, 0, 1, 1, 0, 1, 0, 1, 1, 1, 1, 1, 0, 0, 0, 0], [4, 4], &device);
+    let leaf = qkv.leaf();
+    let y = leaf.attention(Attention::new(1, true), Some(&mask));
+    let g = vjp(&y, &y.ones_like(), &[&leaf], false).remove(0);
+    let (row, gradient) = (y.slice(1, 3, 1).to_vec::<f32>().unwrap(), g.slice(1, 3, 1).to_vec::<f32>().unwrap());
+    assert_eq!((row, gradient), (vec![0.0; 2], vec![0.0; 6]));
+    assert!(g.to_vec::<f32>().unwrap().iter().all(|g| g.is_finite()));
+}
+
+#[test]
+fn results_have_the_same_bits_for_any_number_of_threads() {
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let x = Input::normal([5, 50, 12, 8]).tensor(Seed(1), DType::F32, &Device::cpu()).leaf();
+            let y = x.attention(Attention { kv_heads: 2, ..Attention::new(8, true) }, None);
+            let g = vjp(&y, &y.untraced(), &[&x], false).remove(0);
+            (y.to_vec::<f32>().unwrap(), g.to_vec::<f32>().unwrap())
+        })
+    };
+    assert_eq!(run(1), run(3));
+}
+
+/// The scores of all heads would be 8 MiB; operands, results and scratch together stay well below that.
+#[test]
+fn second_derivatives_keep_no_matrix_of_time_by_time() {
+    let device = Device::cpu();
+    let op = Attention { kv_heads: 1, ..Attention::new(8, true) };
+    let x = Input::normal([1, 512, 10, 4]).tensor(Seed(1), DType::F32, &device);
+    device.ledger().reset_peak();
+    let loss = |x: &[Tensor]| {
+        let y = x[0].attention(op, None);
+        (&y * &y).sum_all()
+    };
+    hvp(loss, &[x.clone()], &[vec![Some(x.clone())]]);
+    assert!(device.ledger().peak().total() < 2 << 20, "{:?}", device.ledger().peak());
 }
