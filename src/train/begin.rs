@@ -28,7 +28,7 @@ pub fn resume<'a>(
     store: &Store,
     see: &mut (dyn FnMut(Event<'_>) + Send),
 ) -> Result<Trainer<'a>> {
-    let newest = store.newest()?;
+    let newest = store.newest(u64::MAX)?;
     let checkpoint = &newest.checkpoint;
     agree(config, fingerprint, device, checkpoint)?;
     let trainer = Trainer::resume(config, corpus, device, checkpoint)?;

@@ -133,11 +133,12 @@ impl Store {
         !folders(&self.root, STEP).is_empty()
     }
 
-    /// The newest checkpoint that holds together.
-    pub fn newest(&self) -> Result<Newest> {
+    /// The newest checkpoint that holds together, of at most `step` steps.
+    pub fn newest(&self, step: u64) -> Result<Newest> {
         let mut skipped = Vec::new();
         for path in folders(&self.root, STEP).into_iter().rev() {
             match Checkpoint::read(path) {
+                Ok(checkpoint) if checkpoint.state.progress.step > step => {}
                 Ok(checkpoint) => return Ok(Newest { checkpoint, skipped }),
                 Err(error) => skipped.push(error.to_string()),
             }

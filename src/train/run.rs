@@ -185,12 +185,16 @@ impl<'a> Run<'a> {
 
     fn skipped(&mut self, reason: &str) -> Result<()> {
         (self.see)(Event::Skipped(reason));
-        if self.trainer.progress.skipped_in_row < PATIENCE {
+        let progress = &self.trainer.progress;
+        if progress.skipped_in_row < PATIENCE {
             return Ok(());
         }
-        let good = self.store.newest()?.checkpoint.path;
-        let problem = format!("{reason}; {PATIENCE} steps in a row were left out, the last good checkpoint is");
-        Err(Error::NotFinite(format!("{problem} {}", good.display())))
+        // Weights are proven good by the step after them, so those that the bad steps began with are not.
+        let good = match self.store.newest((progress.step - PATIENCE).saturating_sub(1)) {
+            Ok(newest) => format!("the last good checkpoint is {}", newest.checkpoint.path.display()),
+            Err(_) => "no good checkpoint is left".into(),
+        };
+        Err(Error::NotFinite(format!("{reason}; {PATIENCE} steps in a row were left out, {good}")))
     }
 
     /// Validation, line and checkpoint, where they are due.
@@ -207,7 +211,9 @@ impl<'a> Run<'a> {
         if let Some(loss) = validation {
             self.note_best(Best { step, loss })?;
         }
-        if save { self.save() } else { Ok(()) }
+        // Steps left out add nothing to save, and would push the last good checkpoint out.
+        let wanted = save && (self.trainer.progress.skipped_in_row == 0 || step == self.config.steps);
+        if wanted { self.save() } else { Ok(()) }
     }
 
     fn report(&mut self, val_loss: Option<f64>) -> Result<()> {
