@@ -28,10 +28,10 @@ impl<T> Matrix<'_, T> {
     }
 }
 
-/// Multiplications that make a piece worth a task of its own.
-const PIECE: usize = 1 << 21;
-/// Fewest rows or columns of a piece: below this, packing the other operand again costs more than a thread gains.
-const SIDE: usize = 64;
+/// Multiplications below which a product is not worth splitting.
+const WHOLE: usize = 1 << 21;
+/// Rows or columns of a piece: each piece packs the other operand again, so fewer cost too much.
+const SIDE: usize = 256;
 
 /// `out[m, n] = a[m, k] b[k, n]`, or `+=`; rows of `out` lie behind each other.
 pub fn matmul<T: Float>((m, k, n): (usize, usize, usize), a: Matrix<T>, b: Matrix<T>, out: &mut [T], accumulate: bool) {
@@ -44,13 +44,12 @@ pub fn matmul<T: Float>((m, k, n): (usize, usize, usize), a: Matrix<T>, b: Matri
         };
     }
     assert!(a.holds(m, k) && b.holds(k, n) && out.len() == m * n, "matrices lie inside their storages");
-    let pieces = (m * n * k / PIECE).clamp(1, 32);
-    let by_rows = m >= 2 * SIDE || m >= n;
-    if pieces == 1 || m.max(n) < 2 * SIDE {
+    let by_rows = m >= n;
+    let side = m.max(n);
+    if m * n * k < WHOLE || side < 32 {
         return piece((m, k, n), a, b, Output { data: out.as_mut_ptr(), row_step: n }, accumulate);
     }
-    let side = if by_rows { m } else { n };
-    let step = side.div_ceil(pieces).max(SIDE).next_multiple_of(16);
+    let step = side.div_ceil(2).min(SIDE).next_multiple_of(16);
     if by_rows {
         out.par_chunks_mut(step * n).enumerate().for_each(|(i, rows)| {
             let out = Output { data: rows.as_mut_ptr(), row_step: n };
