@@ -42,6 +42,7 @@ fn bad_flags_and_files_are_one_line() {
     fails(&["--steps", "three"], 2, "invalid value 'three' for '--steps <N>'");
     fails(&["--arch", "bert"], 2, "unknown variant `bert`, expected `gpt2` or `llama`");
     fails(&["--heads", "3"], 2, "width 8 is not divisible by heads 3");
+    fails(&["--lr", "-1"], 2, "lr is -1: it must be a positive number");
     fails(&["--lr", "0"], 2, "lr is 0: it must be a positive number");
     fails(&["--device", "gpu"], 2, "on the CPU only");
     fails(&["--device", "tpu"], 2, "there is no device \"tpu\"; there are auto, cpu");
