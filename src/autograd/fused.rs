@@ -3,7 +3,7 @@
 
 use super::{Derivative, Fused, Saved, SavedArrays, reverse};
 use crate::device::observe::{self, Stage};
-use crate::device::{Array, Tag, tagged};
+use crate::device::{Array, Spec, Tag, tagged};
 use crate::ops::Op;
 use crate::tensor::Tensor;
 
@@ -80,6 +80,11 @@ fn pull_by_kernel(
     c: &Tensor,
     needs: &[bool],
 ) -> Option<Vec<Option<Tensor>>> {
+    if c.count() == 0 {
+        // Kernels need not know about results without elements.
+        let zeros = |spec: &Spec| Tensor::zeros(spec.shape, spec.dtype, c.device());
+        return Some(needs.iter().zip(&saved.specs).map(|(&needed, spec)| needed.then(|| zeros(spec))).collect());
+    }
     let tensors = || saved.inputs.iter().chain([&saved.output]).flatten().chain([c]);
     match tensors().filter_map(Tensor::level).max() {
         None if tensors().all(Tensor::is_plain) => Some(kernel(op, rule, saved, residuals, c, needs)),

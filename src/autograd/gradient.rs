@@ -1,7 +1,11 @@
 //! Gradients as they come out of the walk: dense, or as the factors of a linear map's weight gradient.
 
+use super::apply_onto;
+use crate::ops::index::ScatterAdd;
+use crate::ops::matmul::Matmul;
 use crate::shape::Shape;
 use crate::tensor::Tensor;
+use std::sync::Arc;
 
 /// A weight gradient not yet multiplied out. The consumer chooses: densify, sketch, take its norm.
 pub enum Factors {
@@ -29,6 +33,14 @@ impl Factors {
             Factors::Rows { ids, dy } => dy.scatter_add(ids, shape[0]),
         }
     }
+
+    /// Multiplied out and added to `sum`, without a storage of its own where that can be.
+    pub fn add_to(&self, sum: Tensor) -> Tensor {
+        match self {
+            Factors::Product { x, dy } => apply_onto(Arc::new(Matmul), &[&x.t(), dy], sum),
+            Factors::Rows { ids, dy } => apply_onto(Arc::new(ScatterAdd { rows: sum.shape()[0] }), &[dy, ids], sum),
+        }
+    }
 }
 
 /// Gradient of one leaf: the sum of its parts.
@@ -44,8 +56,15 @@ pub struct Gradient {
 impl Gradient {
     /// The sum, multiplied out; `None` if nothing depended on the leaf.
     pub fn densify(self) -> Option<Tensor> {
-        let dense = self.factors.iter().map(|factors| factors.dense(&self.shape));
-        self.dense.into_iter().chain(dense).reduce(Tensor::sum_with)
+        let mut factors = self.factors.iter();
+        let first = self.dense.or_else(|| factors.next().map(|first| first.dense(&self.shape)))?;
+        Some(factors.fold(first, |sum, next| next.add_to(sum)))
+    }
+
+    /// Added to `sum`, in its storage where nothing else refers to that.
+    pub fn add_to(self, sum: Tensor) -> Tensor {
+        let sum = self.factors.iter().fold(sum, |sum, factors| factors.add_to(sum));
+        self.dense.into_iter().fold(sum, Tensor::sum_with)
     }
 
     pub(super) fn new(shape: Shape) -> Self {

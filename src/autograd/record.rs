@@ -86,6 +86,18 @@ pub(crate) fn apply(op: Arc<dyn Op>, ins: &[&Tensor]) -> Tensor {
     forward(op, ins, out, false).0
 }
 
+/// `sum` plus the op's result, by one kernel where the op can add and nothing else refers to `sum`.
+pub(crate) fn apply_onto(op: Arc<dyn Op>, ins: &[&Tensor], mut sum: Tensor) -> Tensor {
+    let plain = sum.is_plain() && ins.iter().all(|t| t.is_plain() && (!op.contiguous() || t.value.contiguous()));
+    if !plain || !op.adds() || !sum.value.unique() || !sum.value.contiguous() {
+        return sum.sum_with(apply(op, ins));
+    }
+    let arrays: Vec<&Array> = ins.iter().map(|t| &t.value).collect();
+    let device = sum.device().clone();
+    launch(&device, &*op, &arrays, &mut sum.value, &mut [], true);
+    sum
+}
+
 /// What a forward pass leaves: the result, and residuals unless it ran as the composition or kept none.
 pub(super) type Forward = (Tensor, Option<Vec<Array>>);
 
@@ -119,21 +131,22 @@ fn run(op: &dyn Op, ins: &[&Array], out: Spec, residuals: bool) -> (Array, Vec<A
     let device = ins[0].device().clone();
     let mut y = device.alloc(out);
     if !residuals {
-        launch(&device, op, ins, &mut y, &mut []);
+        launch(&device, op, ins, &mut y, &mut [], false);
         return (y, Vec::new());
     }
     let specs: Vec<Spec> = ins.iter().map(|a| a.spec()).collect();
     let mut kept: Vec<Array> = op.residuals(&specs).into_iter().map(|spec| device.alloc(spec)).collect();
-    launch(&device, op, ins, &mut y, &mut kept);
+    launch(&device, op, ins, &mut y, &mut kept, false);
     (y, kept)
 }
 
-fn launch(device: &Device, op: &dyn Op, ins: &[&Array], y: &mut Array, residuals: &mut [Array]) {
+fn launch(device: &Device, op: &dyn Op, ins: &[&Array], y: &mut Array, residuals: &mut [Array], add: bool) {
     let specs: Vec<Spec> = ins.iter().map(|a| a.spec()).collect();
     let mut scratch = op.scratch(&specs).map(|spec| tagged(Tag::Workspace, || device.alloc(spec)));
     if device.computes() && y.count() > 0 {
         let scratch = scratch.as_mut();
-        observe::launch(op.name(), Stage::Forward, y, |y| op.cpu(ins, Outputs { y, residuals, scratch }), |y| vec![y]);
+        let kernel = |y: &mut Array| op.cpu(ins, Outputs { y, residuals, scratch, add });
+        observe::launch(op.name(), Stage::Forward, y, kernel, |y| vec![y]);
     }
 }
 
@@ -202,10 +215,10 @@ fn push(
         }
         Derivative::Bilinear(_) => {
             let left = along[0].as_ref().map(|t| apply(op.clone(), &[t, ins[1]]));
-            let right = along[1].as_ref().map(|t| apply(op.clone(), &[ins[0], t]));
-            match (left, right) {
-                (Some(left), Some(right)) => Some(left.sum_with(right)),
-                (left, right) => left.or(right),
+            match (left, &along[1]) {
+                (Some(left), Some(t)) => Some(apply_onto(op.clone(), &[ins[0], t], left)),
+                (None, Some(t)) => Some(apply(op.clone(), &[ins[0], t])),
+                (left, None) => left,
             }
         }
         Derivative::Custom(rule) => {

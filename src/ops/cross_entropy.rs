@@ -304,6 +304,7 @@ pub(super) fn samples() -> Vec<Sample> {
         sample(Reduction::Mean, [2, 65], &[64, 3]),
         sample(Reduction::Mean, [2, 5], &[IGNORED, IGNORED]),
         sample(Reduction::Sum, [3, 33], &[1, IGNORED, 32]),
+        sample(Reduction::Sum, [2, 131], &[130, 5]),
         Sample::new(CrossEntropy { reduction: Reduction::Sum }, [Input::normal([2, 2, 5]), Input::index([2, 2], 5)]),
     ]
 }

@@ -185,7 +185,7 @@ pub(super) fn samples() -> Vec<Sample> {
         Sample::new(over(&[0, 2], true), x()),
         Sample::new(over(&[1], true), [Input::distinct([2, 33], 0.1)]),
         Sample::new(over(&[1, 2], false), x()),
-        Sample::new(over(&[1], false), [Input::distinct([2, 65], 0.1)]),
+        Sample::new(over(&[1], false), [Input::distinct([2, 131], 0.1)]),
         Sample::new(Argmax, [Input::distinct([3, 33], 0.1)]),
     ]
 }

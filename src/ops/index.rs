@@ -15,7 +15,8 @@ pub struct Gather;
 /// Rows added into a table of zeros, see [`Tensor::scatter_add`].
 #[derive(Debug)]
 pub struct ScatterAdd {
-    rows: usize,
+    /// Rows of the table.
+    pub rows: usize,
 }
 
 fn indices(ids: &Spec) -> Result<(), String> {
@@ -75,7 +76,15 @@ impl Op for ScatterAdd {
         true
     }
     fn cpu(&self, ins: &[&Array], out: Outputs<'_>) {
-        float!(ins[0].dtype(), T => scatter_add::<T>(ins[0], ins[1].slice(), out.y))
+        float!(ins[0].dtype(), T => {
+            if !out.add {
+                out.y.slice_mut::<T>().fill(<T as Element>::from_f64(0.0));
+            }
+            scatter_add::<T>(ins[0], ins[1].slice(), out.y)
+        })
+    }
+    fn adds(&self) -> bool {
+        true
     }
     fn derivative(&self) -> Derivative<'_> {
         Derivative::Bilinear(self)
@@ -110,7 +119,6 @@ fn scatter_add<T: Float>(x: &Array, ids: &[u32], y: &mut Array) {
     let rows = y.shape()[0];
     let width = y.count() / rows.max(1);
     let out = y.slice_mut::<T>();
-    out.fill(T::zero());
     if width == 0 {
         return;
     }

@@ -1,11 +1,12 @@
 //! A linear map applied to rows: `x W + b`, with the weight read as it lies and its gradient left in factors.
 
 use super::{Input, Op, Outputs, Sample, matmul};
-use crate::autograd::{Derivative, Factors, Rule, Saved, Saves};
+use crate::autograd::{Derivative, Factors, Rule, Saved, Saves, apply_onto};
 use crate::device::{Array, Spec};
 use crate::float;
 use crate::scalar::Float;
 use crate::tensor::Tensor;
+use std::sync::Arc;
 
 /// `x W + b`, or `x Wᵀ + b`; operands are x [.., in], W [in, out] (transposed: [out, in]) and, if any, b [out].
 #[derive(Debug, Clone, Copy)]
@@ -51,9 +52,13 @@ impl Op for Linear {
 
     fn cpu(&self, ins: &[&Array], out: Outputs<'_>) {
         float!(ins[0].dtype(), T => {
-            let bias = ins.get(2).is_some_and(|b| fill_rows::<T>(b, out.y));
-            matmul::product::<T>(ins[0], &self.weight(ins[1]), out.y, bias)
+            let bias = ins.get(2).is_some_and(|b| start_rows::<T>(b, out.y, out.add));
+            matmul::product::<T>(ins[0], &self.weight(ins[1]), out.y, bias || out.add)
         })
+    }
+
+    fn adds(&self) -> bool {
+        true
     }
 
     fn derivative(&self) -> Derivative<'_> {
@@ -70,13 +75,16 @@ impl Op for Linear {
     }
 }
 
-/// Starts every row of `y` as the bias, so that the product adds to it.
-fn fill_rows<T: Float>(bias: &Array, y: &mut Array) -> bool {
+/// Starts every row of `y` as the bias, or adds it, so that the product has something to add to.
+fn start_rows<T: Float>(bias: &Array, y: &mut Array, add: bool) -> bool {
     let bias = bias.to_contiguous();
     let bias = bias.slice::<T>();
     crate::device::cpu::rows(y.slice_mut::<T>(), bias.len(), |_, rows| {
         for row in rows.chunks_exact_mut(bias.len()) {
-            row.copy_from_slice(bias);
+            match add {
+                true => row.iter_mut().zip(bias).for_each(|(y, b)| *y += *b),
+                false => row.copy_from_slice(bias),
+            }
         }
     });
     true
@@ -109,14 +117,14 @@ impl Rule for Linear {
             Some(db) => Tensor::apply(*self, &[dx, &ins[1], db]),
             None => Tensor::apply(*self, &[dx, &ins[1]]),
         });
-        let by_w = tangents[1].as_ref().map(|dw| match (&db, &by_x) {
-            (Some(db), None) => Tensor::apply(*self, &[&ins[0], dw, db]),
-            _ => Tensor::apply(*self, &[&ins[0], dw]),
-        });
-        match (by_x, by_w) {
-            (Some(a), Some(b)) => Some(a.sum_with(b)),
-            (a, b) => a.or(b).or_else(|| db.map(|db| db.broadcast_to(*y.shape()))),
-        }
+        let Some(dw) = &tangents[1] else {
+            return by_x.or_else(|| db.map(|db| db.broadcast_to(*y.shape())));
+        };
+        Some(match (by_x, &db) {
+            (Some(sum), _) => apply_onto(Arc::new(*self), &[&ins[0], dw], sum),
+            (None, Some(db)) => Tensor::apply(*self, &[&ins[0], dw, db]),
+            (None, None) => Tensor::apply(*self, &[&ins[0], dw]),
+        })
     }
 }
 

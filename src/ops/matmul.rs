@@ -32,7 +32,11 @@ impl Op for Matmul {
     }
 
     fn cpu(&self, ins: &[&Array], out: Outputs<'_>) {
-        float!(ins[0].dtype(), T => product::<T>(ins[0], ins[1], out.y, false))
+        float!(ins[0].dtype(), T => product::<T>(ins[0], ins[1], out.y, out.add))
+    }
+
+    fn adds(&self) -> bool {
+        true
     }
 
     fn derivative(&self) -> Derivative<'_> {

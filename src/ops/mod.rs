@@ -59,6 +59,11 @@ pub trait Op: Send + Sync + std::fmt::Debug {
         None
     }
 
+    /// Whether the kernel can add to what `y` holds, as products can: it spares their tangents a sum.
+    fn adds(&self) -> bool {
+        false
+    }
+
     /// Computes the result on the host.
     fn cpu(&self, ins: &[&Array], out: Outputs<'_>);
 
@@ -79,6 +84,8 @@ pub struct Outputs<'a> {
     pub residuals: &'a mut [Array],
     /// As declared by [`Op::scratch`].
     pub scratch: Option<&'a mut Array>,
+    /// Add to `y` instead of overwriting it; only where [`Op::adds`].
+    pub add: bool,
 }
 
 /// Every op with operands to try it on: the list that tests and `check` loop over.

@@ -45,7 +45,7 @@ impl Array {
     pub fn to_owned(&self) -> Array {
         let mut y = self.device().alloc(self.spec());
         if self.device().computes() && y.count() > 0 {
-            Contiguous.cpu(&[self], Outputs { y: &mut y, residuals: &mut [], scratch: None });
+            Contiguous.cpu(&[self], Outputs { y: &mut y, residuals: &mut [], scratch: None, add: false });
         }
         y
     }

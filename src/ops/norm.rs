@@ -334,7 +334,7 @@ pub(super) fn samples() -> Vec<Sample> {
         let inputs = if centred { vec![x.clone(), row(), row()] } else { vec![x.clone(), row()] };
         Sample::new(Norm { centred, epsilon: 1e-2 }, inputs)
     };
-    let shapes: [&[usize]; 5] = [&[2, 3, 4], &[3, 7], &[2, 33], &[2, 65], &[70, 3]];
+    let shapes: [&[usize]; 6] = [&[2, 3, 4], &[3, 7], &[2, 33], &[2, 65], &[70, 3], &[2, 131]];
     let with_one_column = [sample(true, &[3, 1]), sample(false, &[3, 1])];
     shapes.into_iter().flat_map(|shape| [sample(true, shape), sample(false, shape)]).chain(with_one_column).collect()
 }

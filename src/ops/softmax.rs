@@ -220,7 +220,7 @@ impl Tensor {
 }
 
 pub(super) fn samples() -> Vec<Sample> {
-    let shapes = [[3, 5], [2, 1], [2, 7], [2, 33], [1, 65]];
+    let shapes = [[3, 5], [2, 1], [2, 7], [2, 33], [1, 65], [2, 131]];
     let both = [false, true].into_iter().flat_map(|log| shapes.map(|shape| (log, shape)));
     both.map(|(log, shape)| Sample::new(Softmax { log }, [Input::normal(shape)])).collect()
 }

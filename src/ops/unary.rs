@@ -5,7 +5,7 @@ use super::{Input, Op, Outputs, Sample, elementwise};
 use crate::autograd::{Derivative, Fused, Local, SavedArrays, Tangents};
 use crate::device::{Array, Spec};
 use crate::float;
-use crate::scalar::{Dual, Float, Real};
+use crate::scalar::{Dual, Float, NORMAL, Real};
 use crate::tensor::Tensor;
 use std::fmt::Debug;
 use std::marker::PhantomData;
@@ -244,8 +244,8 @@ functions! {
         tensor(x) { let s = x.sigmoid(); &s * &(x * &(-&s + 1.0) + 1.0) }
     /// x Φ(x), Φ the normal distribution function (Hendrycks & Gimpel 2016).
     gelu Gelu (false) on range(-3.0, 3.0)
-        value(x) { x * normal_cdf(x) }
-        slope(x) { x.mul_add(normal_pdf(x), normal_cdf(x)) }
+        value(x) { x * x.normal_cdf() }
+        slope(x) { x.mul_add(x.normal_pdf(), x.normal_cdf()) }
         tensor(x) {
             let cdf = ((x * std::f64::consts::FRAC_1_SQRT_2).erf() + 1.0) * 0.5;
             x * &((x * x * -0.5).exp() * NORMAL) + cdf
@@ -266,8 +266,6 @@ functions! {
         }
 }
 
-/// 1/√(2π).
-const NORMAL: f64 = 0.398_942_280_401_432_7;
 /// √(2/π).
 const GATE: f64 = 0.797_884_560_802_865_4;
 const CUBIC: f64 = 0.044715;
@@ -281,16 +279,6 @@ fn sign<T: Real>(x: T) -> T {
     } else {
         T::zero()
     }
-}
-
-#[inline(always)]
-fn normal_cdf<T: Real>(x: T) -> T {
-    T::of(0.5) * (T::one() + (x * T::of(std::f64::consts::FRAC_1_SQRT_2)).erf())
-}
-
-#[inline(always)]
-fn normal_pdf<T: Real>(x: T) -> T {
-    T::of(NORMAL) * (T::of(-0.5) * x * x).exp()
 }
 
 /// (1 + tanh z)/2 with the z of the tanh form, as σ(2z): one exponential.

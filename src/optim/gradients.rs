@@ -1,10 +1,9 @@
 //! Gradients held until the step: added up over an accumulation window, with their common norm.
 
 use super::ByLeaf;
-use crate::autograd::{Factors, Gradient, LeafId, backward};
+use crate::autograd::{Gradient, LeafId, backward};
 use crate::device::{Array, Tag, cpu, tagged};
 use crate::float;
-use crate::ops::{accumulate, matmul};
 use crate::scalar::Float;
 use crate::tensor::Tensor;
 use std::collections::BTreeMap;
@@ -26,15 +25,12 @@ impl Gradients {
     }
 
     fn add_one(&mut self, leaf: LeafId, gradient: Gradient) {
-        match self.0.get_mut(&leaf) {
-            Some(held) => add_into(held, gradient),
-            None => {
-                if let Some(dense) = tagged(Tag::Gradients, || gradient.densify()) {
-                    let dense = owned(dense.into_array());
-                    dense.retag(Tag::Gradients);
-                    self.0.insert(leaf, dense);
-                }
-            }
+        let sum = tagged(Tag::Gradients, || match self.0.remove(&leaf) {
+            Some(held) => Some(gradient.add_to(Tensor::from_array(held))),
+            None => gradient.densify(),
+        });
+        if let Some(sum) = sum {
+            self.insert(leaf, owned(sum.into_array()));
         }
     }
 
@@ -71,25 +67,6 @@ impl Gradients {
 /// The same elements, contiguous and referred to by nothing else.
 fn owned(array: Array) -> Array {
     if array.contiguous() && array.unique() { array } else { tagged(Tag::Gradients, || array.to_owned()) }
-}
-
-/// Adds a gradient to a held one; factors are multiplied straight into it.
-fn add_into(held: &mut Array, gradient: Gradient) {
-    let shape = gradient.shape;
-    for factors in &gradient.factors {
-        match factors {
-            Factors::Product { x, dy } => {
-                let xt = x.t();
-                if held.device().computes() {
-                    float!(held.dtype(), T => matmul::product::<T>(xt.array(), dy.array(), held, true));
-                }
-            }
-            rows => accumulate::add_assign(held, rows.dense(&shape).array()),
-        }
-    }
-    if let Some(dense) = gradient.dense {
-        accumulate::add_assign(held, dense.array());
-    }
 }
 
 /// Σ x², pieces of fixed size in order.

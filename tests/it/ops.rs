@@ -1,6 +1,7 @@
 //! Every op, on its own samples: derivatives right, and wrong ones noticed.
 
 use crate::flip::{Flipped, Part};
+use crate::style::sources;
 use eckart::autograd::{Derivative, check, vjp};
 use eckart::ops::{self, Sample};
 use eckart::{DType, Device, Seed, Tensor};
@@ -133,8 +134,7 @@ fn every_op_has_a_sample() {
     };
     let sampled: Vec<String> = sampled.iter().flat_map(words).collect();
     let mut types = 0;
-    for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ops")).unwrap() {
-        let path = entry.unwrap().path();
+    for path in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ops")) {
         for op in op_types(&std::fs::read_to_string(&path).unwrap()) {
             types += 1;
             assert!(sampled.contains(&op), "{op} of {} has no sample in ops::samples()", path.display());

@@ -90,13 +90,18 @@ fn compare(sample: &Sample, device: &Device) -> Result<Vec<Comparison>> {
         }
         found.extend(case(&name, &sample, &ins, None, device)?);
         for i in 0..ins.len() {
-            for layout in Layout::of(&ins[i]) {
+            for layout in Layout::of(&ins[i]).into_iter().filter(|layout| !evens_rows(*layout, &ins[i])) {
                 let name = format!("{name}, operand {i} {layout:?}").to_lowercase();
                 found.extend(case(&name, &sample, &ins, Some((i, layout)), device)?);
             }
         }
     }
     Ok(found)
+}
+
+/// Rows of equal elements have no variance, and what norms make of them is rounding errors alone.
+fn evens_rows(layout: Layout, x: &Tensor) -> bool {
+    x.shape().len() > 1 && layout == Layout::Broadcast(x.shape().len() - 1)
 }
 
 /// Value, cotangents and tangent on the device against those on the host, with one operand laid out as said.

@@ -158,24 +158,15 @@ impl Attention {
     }
 }
 
-/// Softmax over the last dimension of what is visible; zeros where nothing is.
+/// Softmax over the last dimension of what is visible; zeros where nothing is. It does not depend on what scores are
+/// shifted by, so their largest is a constant.
 fn softmax(scores: &Tensor, visible: &Tensor) -> Tensor {
     let shown = visible.select(scores, &scores.constant_like(-3.4e38));
-    let shifted = &shown - &largest(&shown);
+    let shifted = &shown - &shown.detach().max_keep(&[-1]);
     let e = visible.select(&shifted.exp(), &scores.constant_like(0.0));
     let sum = e.sum_keep(&[-1]);
     let empty = sum.equal(&sum.constant_like(0.0));
     &e / &empty.select(&sum.constant_like(1.0), &sum)
-}
-
-/// Largest of the last dimension, as a constant: softmax does not depend on what it is shifted by.
-fn largest(x: &Tensor) -> Tensor {
-    let mut x = x.detach();
-    while x.shape().last_size() > 1 {
-        let (size, half) = (x.shape().last_size(), x.shape().last_size().div_ceil(2));
-        x = x.slice(-1, 0, half).maximum(&x.slice(-1, size - half, half));
-    }
-    x
 }
 
 impl Tensor {

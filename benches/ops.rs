@@ -1,0 +1,55 @@
+//! Fused and elementwise kernels on the CPU, forward and backward, in f32.
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use eckart::autograd::vjp;
+use eckart::{DType, Device, Seed, Tensor};
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+/// Uniform in [−2, 2).
+fn random(shape: [usize; 2], device: &Device) -> Tensor {
+    let words = |i: usize| Seed(1).block(i as u64)[0] as f64 / 2_f64.powi(30) - 2.0;
+    let values: Vec<f32> = (0..shape[0] * shape[1]).map(|i| words(i) as f32).collect();
+    Tensor::new(&values, shape, device)
+}
+
+/// Runs inside the thread pool, where handing work to another thread is cheap.
+fn time(n: u64, f: impl Fn() + Sync) -> Duration {
+    rayon::scope(|_| {
+        let start = Instant::now();
+        (0..n).for_each(|_| f());
+        start.elapsed()
+    })
+}
+
+/// Times `f` forward, and forward with backward for all operands.
+fn both(c: &mut Criterion, name: &str, ins: &[&Tensor], f: impl Fn(&[Tensor]) -> Tensor + Sync) {
+    let plain: Vec<Tensor> = ins.iter().map(|&x| x.clone()).collect();
+    let cotangent = f(&plain).ones_like().contiguous();
+    c.bench_function(&format!("{name}/forward"), |b| b.iter_custom(|n| time(n, || drop(black_box(f(&plain))))));
+    let step = || {
+        let leaves: Vec<Tensor> =
+            plain.iter().map(|x| if x.dtype() == DType::U32 { x.clone() } else { x.leaf() }).collect();
+        let wrt: Vec<&Tensor> = leaves.iter().filter(|x| x.is_traced()).collect();
+        drop(black_box(vjp(&f(&leaves), &cotangent, &wrt, false)));
+    };
+    c.bench_function(&format!("{name}/forward+backward"), |b| b.iter_custom(|n| time(n, step)));
+}
+
+fn ops(c: &mut Criterion) {
+    let device = Device::cpu();
+    let x = random([1024, 1024], &device);
+    let row = random([1, 1024], &device).reshape([1024]);
+    both(c, "gelu 1M", &[&x], |ins| ins[0].gelu());
+    both(c, "gelu_tanh 1M", &[&x], |ins| ins[0].gelu_tanh());
+    both(c, "softmax 1024x1024", &[&x], |ins| ins[0].softmax(-1));
+    both(c, "layer_norm 1024x1024", &[&x, &row, &row], |ins| ins[0].layer_norm(&ins[1], &ins[2], 1e-5));
+    both(c, "rms_norm 1024x1024", &[&x, &row], |ins| ins[0].rms_norm(&ins[1], 1e-5));
+    both(c, "dropout 1M", &[&x], |ins| ins[0].dropout(0.1, Seed(2)));
+    let targets: Vec<u32> = (0..2048).map(|i| i % 65).collect();
+    let (logits, targets) = (random([2048, 65], &device), Tensor::new(&targets, [2048], &device));
+    both(c, "cross_entropy 2048x65", &[&logits, &targets], |ins| ins[0].cross_entropy(&ins[1]));
+}
+
+criterion_group!(benches, ops);
+criterion_main!(benches);
