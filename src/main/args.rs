@@ -24,6 +24,8 @@ pub enum Command {
     Plan(Plan),
     /// Write text with a trained model
     Generate(Generate),
+    /// Compare every op on a device with double precision on the host
+    Check(Check),
 }
 
 #[derive(Args)]
@@ -70,6 +72,16 @@ pub struct Generate {
     /// What all draws are a function of
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
+}
+
+#[derive(Args)]
+pub struct Check {
+    /// auto, cpu, gpu or a device's name
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    pub device: String,
+    /// Print the table as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Settings that have flags; a configuration file has these and more.

@@ -156,6 +156,17 @@ fn a_plan_is_what_train_would_refuse_by() {
     fails(&train, 3, &format!("needs {need} bytes"));
 }
 
+#[test]
+fn check_has_a_row_for_every_op() {
+    let output = ran(&["check", "--json"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let rows: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let ops: std::collections::BTreeSet<_> = eckart::ops::samples().iter().map(|sample| sample.op.name()).collect();
+    assert!(rows.iter().all(|row| row["passed"] == true && ops.contains(row["op"].as_str().unwrap())));
+    assert!(rows.len() * 2 > ops.len(), "{} rows for {} ops", rows.len(), ops.len());
+    fails(&["check", "--device", "tpu"], 2, "there is no device");
+}
+
 /// A limit on the size of files stands in for a full disk.
 #[cfg(unix)]
 #[test]
