@@ -52,8 +52,8 @@ fn sum<T: Float>(x: &Array, axes: &[usize], y: &mut Array) {
     if x.count() == 0 {
         return y.slice_mut::<T>().fill(T::zero());
     }
-    let columns = kept.iter().all(|&axis| x.shape()[axis] == 1 || axis == x.shape().len() - 1);
-    if columns && kept.last() == Some(&(x.shape().len() - 1)) && x.contiguous() {
+    let columns = kept.iter().all(|&axis| x.shape()[axis] == 1 || axis + 1 == x.shape().len());
+    if columns && kept.last().is_some_and(|&axis| axis + 1 == x.shape().len()) && x.contiguous() {
         let x = x.slice::<T>();
         return cpu::sum_rows(count, y.slice_mut::<T>(), |first, last, sum| {
             add_rows(&x[first * width..last * width], sum)
