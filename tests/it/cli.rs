@@ -178,7 +178,8 @@ fn a_full_disk_is_noticed_before_the_first_step() {
     shell.args(["-c", "trap '' XFSZ; ulimit -f 1; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_eckart")]);
     let output = shell.args(small("train", &data)).args(["--out", out.to_str().unwrap()]).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
-    assert!(stderr(&output).contains("File too large"), "{}", stderr(&output));
+    let text = stderr(&output);
+    assert!(text.contains("File too large") && text.lines().count() == 1, "{text}");
     assert_eq!(std::fs::read_dir(out.join("checkpoint")).unwrap().count(), 0, "nothing half written is left");
     assert_eq!(std::fs::metadata(out.join("metrics.jsonl")).unwrap().len(), 0);
 }
