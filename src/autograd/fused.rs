@@ -3,7 +3,7 @@
 
 use super::{Derivative, Fused, Saved, SavedArrays, reverse};
 use crate::device::observe::{self, Stage};
-use crate::device::{Array, Spec, Tag, tagged};
+use crate::device::{Array, Spec};
 use crate::ops::Op;
 use crate::tensor::Tensor;
 
@@ -40,9 +40,12 @@ pub(super) fn push(
     let along = contiguous(along);
     let device = y.value.device();
     let mut out = device.alloc(y.value.spec());
+    let specs: Vec<Spec> = arrays.iter().map(|array| array.spec()).collect();
+    let mut scratch = kernels.forward_scratch(&specs).map(|spec| device.scratch(spec));
     if device.computes() && out.count() > 0 {
         let (residuals, along) = (residuals.unwrap_or_default(), as_refs(&along));
-        let kernel = |out: &mut Array| kernels.forward(&arrays, &y.value, residuals, &along, out);
+        let scratch = scratch.as_mut();
+        let kernel = |out: &mut Array| kernels.forward(&arrays, &y.value, residuals, &along, out, scratch);
         observe::launch(op, Stage::Tangent, &mut out, kernel, |out| vec![out]);
     }
     Some(Tensor::from_array(out))
@@ -105,7 +108,7 @@ fn kernel(
     let device = c.value.device();
     let c = c.value.to_contiguous();
     let mut grads = allocate(&c, saved, needs);
-    let mut scratch = rule.backward_scratch(&saved.specs).map(|spec| tagged(Tag::Workspace, || device.alloc(spec)));
+    let mut scratch = rule.backward_scratch(&saved.specs).map(|spec| device.scratch(spec));
     if device.computes() {
         let kernel = |grads: &mut Vec<_>| rule.backward(&arrays(saved, residuals), &c, grads, scratch.as_mut());
         observe::launch(op, Stage::Backward, &mut grads, kernel, |grads| grads.iter().flatten().collect());
@@ -152,10 +155,11 @@ fn pull_lifted(
             let tangents = contiguous(&saved_tangents(saved, level, k));
             let dc = dc.get(k).and_then(Option::as_ref).map(|t| t.value.to_contiguous());
             let mut grads = allocate(&c_array, saved, needs);
+            let mut scratch = kernels.backward_scratch(&saved.specs).map(|spec| c_array.device().scratch(spec));
             if c_array.device().computes() {
                 let saved = arrays(&below, residuals);
                 let kernel = |grads: &mut Vec<_>| {
-                    kernels.backward(&saved, &c_array, &as_refs(&tangents), dc.as_ref(), grads);
+                    kernels.backward(&saved, &c_array, &as_refs(&tangents), dc.as_ref(), grads, scratch.as_mut());
                 };
                 observe::launch(op, Stage::Tangent, &mut grads, kernel, |grads| grads.iter().flatten().collect());
             }

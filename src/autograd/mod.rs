@@ -189,11 +189,26 @@ pub trait Fused {
 /// Tangent kernels of a [`Fused`] op: the forward pass and the backward pass, differentiated along one direction.
 pub trait Tangents {
     /// Tangent of the result. `y` and `residuals` are those of the forward pass.
-    fn forward(&self, ins: &[&Array], y: &Array, residuals: &[Array], tangents: &[Option<&Array>], out: &mut Array);
+    fn forward(
+        &self,
+        ins: &[&Array],
+        y: &Array,
+        residuals: &[Array],
+        tangents: &[Option<&Array>],
+        out: &mut Array,
+        scratch: Option<&mut Array>,
+    );
+
+    /// Scratch of [`Tangents::forward`].
+    fn forward_scratch(&self, _ins: &[Spec]) -> Option<Spec> {
+        None
+    }
+
     /// Whether there is a kernel for [`Tangents::backward`]; if not, the composition is replayed.
     fn has_backward(&self) -> bool {
         true
     }
+
     /// Tangents of the cotangents that have an array in `grads`, for operand tangents `tangents` and the
     /// cotangent's own tangent `dc`.
     fn backward(
@@ -203,7 +218,13 @@ pub trait Tangents {
         _tangents: &[Option<&Array>],
         _dc: Option<&Array>,
         _grads: &mut [Option<Array>],
+        _scratch: Option<&mut Array>,
     ) {
         unreachable!("asked only where there is a kernel")
+    }
+
+    /// Scratch of [`Tangents::backward`].
+    fn backward_scratch(&self, _ins: &[Spec]) -> Option<Spec> {
+        None
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Derivative, Saved, Saves, fused};
 use crate::device::observe::{self, Stage};
-use crate::device::{Array, Device, Spec, Tag, tagged};
+use crate::device::{Array, Device, Spec};
 use crate::ops::{Op, Outputs};
 use crate::shape::Shape;
 use crate::tensor::Tensor;
@@ -142,7 +142,7 @@ fn run(op: &dyn Op, ins: &[&Array], out: Spec, residuals: bool) -> (Array, Vec<A
 
 fn launch(device: &Device, op: &dyn Op, ins: &[&Array], y: &mut Array, residuals: &mut [Array], add: bool) {
     let specs: Vec<Spec> = ins.iter().map(|a| a.spec()).collect();
-    let mut scratch = op.scratch(&specs).map(|spec| tagged(Tag::Workspace, || device.alloc(spec)));
+    let mut scratch = op.scratch(&specs).map(|spec| device.scratch(spec));
     if device.computes() && y.count() > 0 {
         let scratch = scratch.as_mut();
         let kernel = |y: &mut Array| op.cpu(ins, Outputs { y, residuals, scratch, add });

@@ -102,7 +102,7 @@ impl Device {
         Array::new(Buffer::new(self, spec.bytes(), ledger::current_tag()), spec)
     }
 
-    /// Scratch for one kernel, in elements of `T`.
+    /// Scratch for one kernel, counted as workspace.
     pub fn scratch(&self, spec: Spec) -> Array {
         tagged(Tag::Workspace, || self.alloc(spec))
     }

@@ -173,9 +173,22 @@ impl Fused for CrossEntropy {
 }
 
 impl Tangents for CrossEntropy {
-    fn forward(&self, ins: &[&Array], _: &Array, logs: &[Array], tangents: &[Option<&Array>], out: &mut Array) {
+    fn forward(
+        &self,
+        ins: &[&Array],
+        _: &Array,
+        logs: &[Array],
+        tangents: &[Option<&Array>],
+        out: &mut Array,
+        scratch: Option<&mut Array>,
+    ) {
         let along = tangents[0].expect("only logits move");
-        float!(along.dtype(), T => self.push::<T>(ins, &logs[0], along, out))
+        float!(along.dtype(), T => self.push::<T>(ins, &logs[0], along, out, scratch.expect("declared")))
+    }
+
+    /// What each row adds to the tangent.
+    fn forward_scratch(&self, ins: &[Spec]) -> Option<Spec> {
+        Some(Spec { dtype: ins[0].dtype, ..ins[1] })
     }
 
     fn backward(
@@ -185,6 +198,7 @@ impl Tangents for CrossEntropy {
         tangents: &[Option<&Array>],
         dc: Option<&Array>,
         grads: &mut [Option<Array>],
+        _: Option<&mut Array>,
     ) {
         if let Some(dx) = &mut grads[0] {
             float!(c.dtype(), T => self.pull_along::<T>(saved, c, tangents[0], dc, dx))
@@ -215,11 +229,10 @@ impl CrossEntropy {
     }
 
     /// Tangent of the loss, Σ (Σⱼ pⱼ tⱼ − t_target) weight.
-    fn push<T: Float>(&self, ins: &[&Array], logs: &Array, along: &Array, out: &mut Array) {
+    fn push<T: Float>(&self, ins: &[&Array], logs: &Array, along: &Array, out: &mut Array, moves: &mut Array) {
         let (x, targets, logs, t) = (ins[0].slice::<T>(), ins[1].slice(), logs.slice::<T>(), along.slice::<T>());
         let classes = along.shape().last_size();
         let group = cpu::rows_per_piece(classes);
-        let mut moves = along.device().scratch(Spec { dtype: along.dtype(), shape: *ins[1].shape() });
         cpu::blocks_into(moves.slice_mut::<T>(), group, |piece, moves| {
             cpu::simd(
                 #[inline(always)]

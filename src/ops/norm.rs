@@ -286,7 +286,15 @@ impl Fused for Norm {
 
 /// The same kernels on duals, which find their statistics again.
 impl Tangents for Norm {
-    fn forward(&self, ins: &[&Array], _: &Array, _: &[Array], tangents: &[Option<&Array>], out: &mut Array) {
+    fn forward(
+        &self,
+        ins: &[&Array],
+        _: &Array,
+        _: &[Array],
+        tangents: &[Option<&Array>],
+        out: &mut Array,
+        _: Option<&mut Array>,
+    ) {
         float!(out.dtype(), T => {
             let still = vec![T::zero(); out.shape().last_size()];
             let ins = operands(ins, tangents, &still);
@@ -301,14 +309,17 @@ impl Tangents for Norm {
         tangents: &[Option<&Array>],
         dc: Option<&Array>,
         grads: &mut [Option<Array>],
+        scratch: Option<&mut Array>,
     ) {
         float!(c.dtype(), T => {
             let still = vec![T::zero(); c.shape().last_size()];
             let ins = operands(&[saved.input(0), c, saved.input(1)], &[tangents[0], dc, tangents[1]], &still);
             let plan = Partial::new(c.spec());
-            let mut partial = c.device().scratch(plan.spec);
-            backward::<T, Dual<T>>(self, ins, #[inline(always)] |_, x| statistics(self, x), grads, (plan, &mut partial));
+            backward::<T, Dual<T>>(self, ins, #[inline(always)] |_, x| statistics(self, x), grads, (plan, scratch.expect("declared")));
         })
+    }
+    fn backward_scratch(&self, ins: &[Spec]) -> Option<Spec> {
+        Some(Partial::new(ins[0]).spec)
     }
 }
 

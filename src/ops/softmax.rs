@@ -182,7 +182,15 @@ impl Fused for Softmax {
 }
 
 impl Tangents for Softmax {
-    fn forward(&self, _: &[&Array], y: &Array, _: &[Array], tangents: &[Option<&Array>], out: &mut Array) {
+    fn forward(
+        &self,
+        _: &[&Array],
+        y: &Array,
+        _: &[Array],
+        tangents: &[Option<&Array>],
+        out: &mut Array,
+        _: Option<&mut Array>,
+    ) {
         let ins = [y, tangents[0].expect("the only operand moves")];
         float!(y.dtype(), T => match self.log {
             false => by_rows(ins, out, #[inline(always)] |ins, out: &mut [T]| project(ins, out)),

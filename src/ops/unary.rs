@@ -112,7 +112,15 @@ fn bend<F: Function, T: Float>(s: T) -> T {
 }
 
 impl<F: Function> Tangents for Scaled<F> {
-    fn forward(&self, ins: &[&Array], _: &Array, _: &[Array], tangents: &[Option<&Array>], out: &mut Array) {
+    fn forward(
+        &self,
+        ins: &[&Array],
+        _: &Array,
+        _: &[Array],
+        tangents: &[Option<&Array>],
+        out: &mut Array,
+        _: Option<&mut Array>,
+    ) {
         let (c, s) = (ins[0], ins[1]);
         float!(c.dtype(), T => match (tangents[0], tangents[1]) {
             (Some(dc), None) => {

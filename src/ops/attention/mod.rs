@@ -120,9 +120,21 @@ impl Fused for Attention {
 }
 
 impl Tangents for Attention {
-    fn forward(&self, ins: &[&Array], _: &Array, lse: &[Array], tangents: &[Option<&Array>], out: &mut Array) {
+    fn forward(
+        &self,
+        ins: &[&Array],
+        _: &Array,
+        lse: &[Array],
+        tangents: &[Option<&Array>],
+        out: &mut Array,
+        scratch: Option<&mut Array>,
+    ) {
         let dqkv = tangents[0].expect("a mask does not move");
-        float!(dqkv.dtype(), T => tangent::forward::<T>(self, ins, &lse[0], dqkv, out))
+        float!(dqkv.dtype(), T => tangent::forward::<T>(self, ins, &lse[0], dqkv, out, scratch.expect("declared")))
+    }
+
+    fn forward_scratch(&self, ins: &[Spec]) -> Option<Spec> {
+        Some(Spec::new(ins[0].dtype, tangent::forward_scratch(&Sizes::new(self, &ins[0].shape))))
     }
 
     fn backward(
@@ -132,12 +144,17 @@ impl Tangents for Attention {
         tangents: &[Option<&Array>],
         dc: Option<&Array>,
         grads: &mut [Option<Array>],
+        scratch: Option<&mut Array>,
     ) {
-        let Some(grad) = &mut grads[0] else { return };
+        let (Some(grad), Some(scratch)) = (&mut grads[0], scratch) else { return };
         let (no_dqkv, no_dc) = (zeros(saved.input(0)), zeros(c));
         let (dqkv, dc) = (tangents[0].unwrap_or(&no_dqkv), dc.unwrap_or(&no_dc));
         let along = tangent::Direction { saved, c, dqkv, dc };
-        float!(c.dtype(), T => tangent::backward::<T>(self, &along, grad))
+        float!(c.dtype(), T => tangent::backward::<T>(self, &along, grad, scratch))
+    }
+
+    fn backward_scratch(&self, ins: &[Spec]) -> Option<Spec> {
+        Some(Spec::new(ins[0].dtype, tangent::backward_scratch(&Sizes::new(self, &ins[0].shape))))
     }
 }
 

@@ -13,7 +13,7 @@ use super::row::{Sight, dot, probabilities};
 use super::sizes::{Sizes, carve};
 use super::tile::{Left, ROWS, product};
 use crate::autograd::SavedArrays;
-use crate::device::{Array, Spec, cpu};
+use crate::device::{Array, cpu};
 use crate::scalar::Float;
 
 /// Space for one pair of the forward pass: Kᵀ, K̇ᵀ, V, V̇; of one tile Q, Q̇, P, Ṡ, Ẏ.
@@ -33,10 +33,26 @@ struct Forward<'a, T> {
     dy: Packed<'a, T>,
 }
 
+/// Scratch of [`forward`].
+pub(super) fn forward_scratch(s: &Sizes) -> [usize; 2] {
+    s.scratch(forward_pieces(s))
+}
+
+/// Scratch of [`backward`].
+pub(super) fn backward_scratch(s: &Sizes) -> [usize; 2] {
+    s.scratch(backward_pieces(s))
+}
+
 /// Tangent of the result.
-pub(super) fn forward<T: Float>(op: &Attention, ins: &[&Array], lse: &Array, dqkv: &Array, dy: &mut Array) {
+pub(super) fn forward<T: Float>(
+    op: &Attention,
+    ins: &[&Array],
+    lse: &Array,
+    dqkv: &Array,
+    dy: &mut Array,
+    scratch: &mut Array,
+) {
     let s = Sizes::new(op, ins[0].shape());
-    let mut scratch = dy.device().scratch(Spec::new(dy.dtype(), s.scratch(forward_pieces(&s))));
     let kernel = Forward {
         s,
         qkv: Heads::<T>::new(ins[0]),
@@ -121,9 +137,8 @@ struct Backward<'a, T> {
 }
 
 /// Tangent of the packed gradient.
-pub(super) fn backward<T: Float>(op: &Attention, along: &Direction<'_>, grad: &mut Array) {
+pub(super) fn backward<T: Float>(op: &Attention, along: &Direction<'_>, grad: &mut Array, scratch: &mut Array) {
     let (saved, s) = (along.saved, Sizes::new(op, along.dqkv.shape()));
-    let mut scratch = grad.device().scratch(Spec::new(grad.dtype(), s.scratch(backward_pieces(&s))));
     let kernel = Backward {
         s,
         qkv: Heads::<T>::new(saved.input(0)),
