@@ -13,24 +13,23 @@ work=$(dirname "$results")
 mkdir -p "$work"
 touch "$results"
 
-# The same order for the same seed: sorted by a hash of seed and name.
-ranked() {
-    jq -r '.[].name' | while IFS= read -r name; do
-        printf '%s\t%s\n' "$(printf '%s %s' "$seed" "$name" | sha256sum | cut -c1-16)" "$name"
-    done | sort | head -n "$size" | cut -f2
-}
 # Formatting for people is not what these tests are about.
 scope=(--file 'src/ops/**' --file 'src/autograd/**' --exclude-re 'fmt::(Debug|Display)')
-cargo mutants --list --json "${scope[@]}" | ranked >"$work/sample.txt"
+cargo mutants --list --json "${scope[@]}" >"$work/all.json"
+total=$(jq length "$work/all.json")
 
-# Regular expressions that match a mutant's name and nothing else.
-exactly() { printf '%s' "^$(printf '%s' "$1" | sed 's/[][\.*^$+?(){}|/-]/\\&/g')\$"; }
+# Index and name, in the same order for the same seed: numbers of a Lehmer generator (Park & Miller 1988), exact in
+# double precision.
+jq -r 'to_entries[] | "\(.key)\t\(.value.name)"' "$work/all.json" |
+    awk -v x="$((seed * 2 + 1))" '{ for (i = 0; i < 3; i++) x = x * 48271 % 2147483647; print x "\t" $0 }' |
+    sort -n | sed -n "1,${size}p" | cut -f2- >"$work/sample.tsv"
 
 # A little optimisation is what makes a mutant quick: one crate is compiled again, and the tests take seconds.
 export CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_PROFILE_DEV_DEBUG=none CARGO_TARGET_DIR="$work/build"
 try() {
     rm -rf "$work/mutants.out"
-    cargo mutants "${scope[@]}" --re "$(exactly "$1")" --in-place --baseline skip --output "$work" \
+    # As many shards as mutants: the one with this index.
+    cargo mutants "${scope[@]}" --shard "$1/$total" --sharding round-robin --in-place --baseline skip --output "$work" \
         --timeout 300 --build-timeout 600 --colors never -- --test it >"$work/last.log" 2>&1 || true
     for outcome in caught missed timeout unviable; do
         if [ -s "$work/mutants.out/$outcome.txt" ]; then echo "$outcome" && return; fi
@@ -43,11 +42,11 @@ if ! git diff --quiet -- src; then
     echo "src has uncommitted changes, and mutants are made in place" >&2
     exit 2
 fi
-while IFS= read -r name; do
+while IFS=$'\t' read -r index name; do
     if ! cut -f2 "$results" | grep -qxF -- "$name"; then
-        outcome=$(try "$name") && printf '%s\t%s\n' "$outcome" "$name" | tee -a "$results"
+        outcome=$(try "$index" </dev/null) && printf '%s\t%s\n' "$outcome" "$name" | tee -a "$results"
     fi
-done <"$work/sample.txt"
+done <"$work/sample.tsv"
 
 count() { cut -f1 "$results" | grep -cxE "$1" || true; }
 killed=$(count 'caught|timeout')
