@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 /// Trains small transformers, with memory planned before the run.
 #[derive(Parser)]
-#[command(name = "eckart", version)]
+#[command(name = "eckart", version, args_override_self = true)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -24,6 +24,8 @@ pub enum Command {
     Plan(Plan),
     /// Write text with a trained model
     Generate(Generate),
+    /// Compare every op on a device with double precision on the host
+    Check(Check),
 }
 
 #[derive(Args)]
@@ -62,7 +64,7 @@ pub struct Generate {
     #[arg(long, value_name = "N", default_value_t = 200)]
     pub tokens: usize,
     /// Divides the logits; 0 takes the likeliest token always
-    #[arg(long, value_name = "X", default_value_t = 0.8)]
+    #[arg(long, value_name = "X", default_value_t = 0.8, allow_negative_numbers = true)]
     pub temperature: f64,
     /// Draw among this many likeliest tokens
     #[arg(long, value_name = "N")]
@@ -70,6 +72,16 @@ pub struct Generate {
     /// What all draws are a function of
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
+}
+
+#[derive(Args)]
+pub struct Check {
+    /// auto, cpu, gpu or a device's name
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    pub device: String,
+    /// Print the table as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Settings that have flags; a configuration file has these and more.
@@ -115,7 +127,7 @@ pub struct Settings {
     #[arg(long, value_parser = word::<Method>)]
     optimizer: Option<Method>,
     /// Highest learning rate
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     lr: Option<f64>,
     /// Micro-batches in a step
     #[arg(long, value_name = "N")]
@@ -124,7 +136,7 @@ pub struct Settings {
     #[arg(long)]
     recompute: bool,
     /// Probability that dropout zeroes an element
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     dropout: Option<f64>,
     /// What all randomness is a function of
     #[arg(long, value_name = "N")]

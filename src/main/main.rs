@@ -4,6 +4,7 @@
 //! lost, 130 interrupted with a checkpoint written.
 
 mod args;
+mod check;
 mod generate;
 mod plan;
 mod plot;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         Command::Train(args) => train::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Generate(args) => generate::run(&args),
+        Command::Check(args) => check::run(&args),
     };
     match done {
         Ok(code) => code,

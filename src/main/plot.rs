@@ -12,6 +12,7 @@ const MIB: f64 = 1_048_576.0;
 struct Curve {
     name: &'static str,
     color: RGBColor,
+    stroke: u32,
     points: Vec<(f64, f64)>,
 }
 
@@ -21,8 +22,8 @@ pub fn loss(path: &Path, history: &[Metrics]) -> Result<()> {
         history.iter().filter_map(|line| Some((line.step as f64, value(line)?))).collect()
     };
     let curves = [
-        Curve { name: "training", color: RGBColor(70, 120, 200), points: points(|line| line.loss) },
-        Curve { name: "validation", color: RGBColor(210, 90, 50), points: points(|line| line.val_loss) },
+        Curve { name: "training", color: RGBColor(70, 120, 200), stroke: 2, points: points(|line| line.loss) },
+        Curve { name: "validation", color: RGBColor(210, 90, 50), stroke: 2, points: points(|line| line.val_loss) },
     ];
     draw(path, "loss (nats per token)", &curves)
 }
@@ -35,10 +36,11 @@ pub fn memory(path: &Path, history: &[Metrics], planned: MemoryUse) -> Result<()
     let tag = |i: usize, color| Curve {
         name: MemoryUse::default().rows()[i].0,
         color,
+        stroke: 2,
         points: points(&|line| line.peak_bytes.rows()[i].1),
     };
     let curves = [
-        Curve { name: "planned total", color: RGBColor(180, 180, 180), points: points(&|_| planned.total) },
+        Curve { name: "planned total", color: RGBColor(200, 200, 200), stroke: 7, points: points(&|_| planned.total) },
         tag(5, RGBColor(30, 30, 30)),
         tag(0, RGBColor(70, 120, 200)),
         tag(1, RGBColor(210, 90, 50)),
@@ -71,12 +73,14 @@ fn draw(path: &Path, title: &str, curves: &[Curve]) -> Result<()> {
         .y_label_area_size(56)
         .build_cartesian_2d(left.min(right - 1.0)..right, 0.0..top * 1.05)
         .map_err(|e| failed(&e))?;
-    chart.configure_mesh().x_desc("step").light_line_style(WHITE).draw().map_err(|e| failed(&e))?;
+    let whole = |step: &f64| format!("{step:.0}");
+    let mesh = &mut chart.configure_mesh();
+    mesh.x_desc("step").x_label_formatter(&whole).light_line_style(WHITE).draw().map_err(|e| failed(&e))?;
     for curve in curves {
-        let color = curve.color;
-        let line = LineSeries::new(curve.points.iter().copied(), color.stroke_width(2));
+        let style = curve.color.stroke_width(curve.stroke);
+        let line = LineSeries::new(curve.points.iter().copied(), style);
         let drawn = chart.draw_series(line).map_err(|e| failed(&e))?;
-        drawn.label(curve.name).legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
+        drawn.label(curve.name).legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
     }
     let legend = &mut chart.configure_series_labels();
     legend.background_style(WHITE.mix(0.8)).border_style(RGBColor(200, 200, 200)).draw().map_err(|e| failed(&e))?;

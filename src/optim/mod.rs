@@ -9,9 +9,10 @@ pub use schedule::Schedule;
 pub use transform::{Adam, Chain, Momentum, Transform};
 
 use crate::autograd::LeafId;
+use crate::device::observe::{self, Stage};
 use crate::device::{Array, Device, Spec, Tag, cpu, tagged};
 use crate::float;
-use crate::module::{Module, Path};
+use crate::module::{Module, Parameter, Path};
 use crate::scalar::Float;
 use crate::shape::Shape;
 use std::collections::BTreeMap;
@@ -108,8 +109,11 @@ impl Optimizer {
                 let group = self.groups.iter().find(|group| (group.takes)(&path, &shape));
                 let (scale, decay) = group.map_or((1.0, 0.0), |group| (group.rate, group.decay));
                 let state = self.state.get_mut(&path).expect("prepared above");
-                let update = self.transform.update(step, state, gradient, factor);
-                parameter.update(|weight| subtract(weight, &update, rate * scale, decay));
+                let kernels = |parameter: &mut Parameter| {
+                    let update = self.transform.update(step, state, gradient, factor);
+                    parameter.update(|weight| subtract(weight, &update, rate * scale, decay));
+                };
+                observe::launch("optimizer", Stage::Update, parameter, kernels, |p| vec![p.tensor().array()]);
             }
         });
         Stepped { norm, taken: true }

@@ -62,10 +62,11 @@ pub fn what_fits(config: &Config, corpus: &Corpus, limit: u64) -> Result<String>
     {
         ways.push(format!("recompute with batch {batch}"));
     }
-    Ok(match ways.is_empty() {
-        false => format!("{} would fit", ways.join(" or ")),
-        true => format!("even batch 1 with recompute needs {}: take a smaller model or context", Size(needs(1, true)?)),
-    })
+    if !ways.is_empty() {
+        return Ok(format!("{} would fit", ways.join(" or ")));
+    }
+    let least = needs(1, true)?.min(needs(1, false)?);
+    Ok(format!("even batch 1 needs {}: take a smaller model or context", Size(least)))
 }
 
 /// The largest batch below `batch` that fits, by bisection.

@@ -32,13 +32,13 @@ pub struct Control<'a> {
 
 /// What happens while a run goes on.
 pub enum Event<'a> {
-    /// The run's folder is there, and this much memory will be needed.
+    /// The run's folder can be written to, and this much memory will be needed.
     Started {
         /// Folder.
         out: &'a Path,
         /// Memory.
         plan: &'a Plan,
-        /// Elements of text: to learn from, held back.
+        /// Tokens to learn from, and held back.
         tokens: [usize; 2],
     },
     /// It goes on from a checkpoint; newer ones were damaged.
@@ -136,13 +136,14 @@ impl<'a> Run<'a> {
             false => fresh(config, corpus, device, &store)?,
         };
         let (log, history) = Log::open(&out.join("metrics.jsonl"), trainer.progress.step)?;
-        see(Event::Started { out: &out, plan, tokens: [corpus.train.len(), corpus.validation.len()] });
         let vocabulary = corpus.vocabulary.clone();
         let (pace, stop) = (Pace::default(), control.stop);
         let mut run =
             Run { config, device, fingerprint, trainer, vocabulary, out, store, log, history, pace, stop, see };
         run.device.ledger().reset_peak();
         run.save()?;
+        let tokens = [corpus.train.len(), corpus.validation.len()];
+        (run.see)(Event::Started { out: &run.out, plan, tokens });
         Ok(run)
     }
 

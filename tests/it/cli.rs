@@ -42,6 +42,7 @@ fn bad_flags_and_files_are_one_line() {
     fails(&["--steps", "three"], 2, "invalid value 'three' for '--steps <N>'");
     fails(&["--arch", "bert"], 2, "unknown variant `bert`, expected `gpt2` or `llama`");
     fails(&["--heads", "3"], 2, "width 8 is not divisible by heads 3");
+    fails(&["--lr", "-1"], 2, "lr is -1: it must be a positive number");
     fails(&["--lr", "0"], 2, "lr is 0: it must be a positive number");
     fails(&["--device", "gpu"], 2, "on the CPU only");
     fails(&["--device", "tpu"], 2, "there is no device \"tpu\"; there are auto, cpu");
@@ -155,6 +156,17 @@ fn a_plan_is_what_train_would_refuse_by() {
     fails(&train, 3, &format!("needs {need} bytes"));
 }
 
+#[test]
+fn check_has_a_row_for_every_op() {
+    let output = ran(&["check", "--json"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let rows: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let ops: std::collections::BTreeSet<_> = eckart::ops::samples().iter().map(|sample| sample.op.name()).collect();
+    assert!(rows.iter().all(|row| row["passed"] == true && ops.contains(row["op"].as_str().unwrap())));
+    assert!(rows.len() * 2 > ops.len(), "{} rows for {} ops", rows.len(), ops.len());
+    fails(&["check", "--device", "tpu"], 2, "there is no device");
+}
+
 /// A limit on the size of files stands in for a full disk.
 #[cfg(unix)]
 #[test]
@@ -166,7 +178,8 @@ fn a_full_disk_is_noticed_before_the_first_step() {
     shell.args(["-c", "trap '' XFSZ; ulimit -f 1; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_eckart")]);
     let output = shell.args(small("train", &data)).args(["--out", out.to_str().unwrap()]).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
-    assert!(stderr(&output).contains("File too large"), "{}", stderr(&output));
+    let text = stderr(&output);
+    assert!(text.contains("File too large") && text.lines().count() == 1, "{text}");
     assert_eq!(std::fs::read_dir(out.join("checkpoint")).unwrap().count(), 0, "nothing half written is left");
     assert_eq!(std::fs::metadata(out.join("metrics.jsonl")).unwrap().len(), 0);
 }

@@ -141,10 +141,21 @@ impl Fused for Flipped {
 }
 
 impl Tangents for Flipped {
-    fn forward(&self, ins: &[&Array], y: &Array, residuals: &[Array], tangents: &[Option<&Array>], out: &mut Array) {
+    fn forward(
+        &self,
+        ins: &[&Array],
+        y: &Array,
+        residuals: &[Array],
+        tangents: &[Option<&Array>],
+        out: &mut Array,
+        scratch: Option<&mut Array>,
+    ) {
         let kernels = self.fused().tangents().expect("asked only where there are kernels");
-        kernels.forward(ins, y, residuals, tangents, out);
+        kernels.forward(ins, y, residuals, tangents, out, scratch);
         scale(out, self.sign(Part::TangentKernel));
+    }
+    fn forward_scratch(&self, ins: &[Spec]) -> Option<Spec> {
+        self.fused().tangents().and_then(|kernels| kernels.forward_scratch(ins))
     }
     fn has_backward(&self) -> bool {
         self.fused().tangents().is_some_and(|kernels| kernels.has_backward())
@@ -156,9 +167,13 @@ impl Tangents for Flipped {
         tangents: &[Option<&Array>],
         dc: Option<&Array>,
         grads: &mut [Option<Array>],
+        scratch: Option<&mut Array>,
     ) {
         let kernels = self.fused().tangents().expect("asked only where there are kernels");
-        kernels.backward(saved, c, tangents, dc, grads);
+        kernels.backward(saved, c, tangents, dc, grads, scratch);
         grads.iter_mut().flatten().for_each(|grad| scale(grad, self.sign(Part::BackwardTangentKernel)));
+    }
+    fn backward_scratch(&self, ins: &[Spec]) -> Option<Spec> {
+        self.fused().tangents().and_then(|kernels| kernels.backward_scratch(ins))
     }
 }
