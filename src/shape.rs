@@ -74,7 +74,7 @@ impl Shape {
         let dims = self.dims.max(other.dims);
         let mut out = Shape { sizes: [1; MAX_DIMS], dims };
         for back in 1..=dims {
-            let (a, b) = (self.from_end(back), other.from_end(back));
+            let (a, b) = (self.back_size(back), other.back_size(back));
             out.sizes[dims - back] = match (a, b) {
                 (a, b) if a == b => a,
                 (1, b) => b,
@@ -85,7 +85,7 @@ impl Shape {
         Some(out)
     }
 
-    fn from_end(&self, back: usize) -> usize {
+    fn back_size(&self, back: usize) -> usize {
         if back <= self.dims { self[self.dims - back] } else { 1 }
     }
 }

@@ -25,19 +25,19 @@ pub fn checkpoint(f: impl Fn(&[Tensor]) -> Tensor + Send + Sync + 'static, ins: 
         return y;
     }
     let traces = ins.iter().map(|t| t.trace.clone()).collect();
-    record(Arc::new(Segment(Box::new(f))), ins, traces, y, None)
+    record(Arc::new(Segment(f)), ins, traces, y, None)
 }
 
 /// A segment in the graph: a fused op with no kernel of its own, so that backward always replays it.
-struct Segment(Box<dyn Fn(&[Tensor]) -> Tensor + Send + Sync>);
+struct Segment<F>(F);
 
-impl std::fmt::Debug for Segment {
+impl<F> std::fmt::Debug for Segment<F> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Segment")
     }
 }
 
-impl Op for Segment {
+impl<F: Fn(&[Tensor]) -> Tensor + Send + Sync> Op for Segment<F> {
     fn name(&self) -> &'static str {
         "checkpoint"
     }
@@ -52,7 +52,7 @@ impl Op for Segment {
     }
 }
 
-impl Fused for Segment {
+impl<F: Fn(&[Tensor]) -> Tensor + Send + Sync> Fused for Segment<F> {
     fn composition(&self, ins: &[Tensor]) -> Tensor {
         (self.0)(ins)
     }

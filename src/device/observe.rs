@@ -73,7 +73,10 @@ pub(crate) fn launch<'a, O: ?Sized>(
 
 /// Calls and time by op and stage.
 #[derive(Default)]
-pub struct Profile(RefCell<HashMap<(&'static str, Stage), (u64, Duration)>>);
+pub struct Profile(RefCell<Times>);
+
+/// Calls and time, by op and stage.
+type Times = HashMap<(&'static str, Stage), (u64, Duration)>;
 
 impl Observer for Profile {
     fn kernel(&self, op: &'static str, stage: Stage, time: Duration, _: &[&Array]) {

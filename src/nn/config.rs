@@ -48,7 +48,7 @@ impl ModelConfig {
         let (kv_heads, hidden) = match arch {
             Arch::Gpt2 => (heads, 4 * width),
             Arch::Llama => {
-                (if heads % 2 == 0 { heads / 2 } else { heads }, (8 * width).div_ceil(3).next_multiple_of(16))
+                (if heads.is_multiple_of(2) { heads / 2 } else { heads }, (8 * width).div_ceil(3).next_multiple_of(16))
             }
         };
         ModelConfig {

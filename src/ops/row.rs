@@ -58,8 +58,8 @@ fn part<'a, const N: usize, T>(ins: &[&'a [T]; N], start: usize, count: usize) -
 #[inline(always)]
 pub(super) fn map<const N: usize, T: Copy>(ins: [&[T]; N], y: &mut [T], f: impl Fn([T; N]) -> T) {
     let ins = part(&ins, 0, y.len());
-    for i in 0..y.len() {
-        y[i] = f(at(&ins, i));
+    for (i, y) in y.iter_mut().enumerate() {
+        *y = f(at(&ins, i));
     }
 }
 
@@ -67,8 +67,8 @@ pub(super) fn map<const N: usize, T: Copy>(ins: [&[T]; N], y: &mut [T], f: impl 
 #[inline(always)]
 pub(super) fn accumulate<const N: usize, T: Float>(ins: [&[T]; N], sum: &mut [T], f: impl Fn([T; N]) -> T) {
     let ins = part(&ins, 0, sum.len());
-    for i in 0..sum.len() {
-        sum[i] += f(at(&ins, i));
+    for (i, sum) in sum.iter_mut().enumerate() {
+        *sum += f(at(&ins, i));
     }
 }
 
@@ -86,6 +86,7 @@ fn fold<const N: usize, const M: usize, T: Copy, A: Copy>(
     let whole = count / LANES * LANES;
     for first in (0..whole).step_by(LANES) {
         let chunk = part(&ins, first, LANES);
+        #[allow(clippy::needless_range_loop)] // M arrays step together
         for l in 0..LANES {
             let new = f(at(&chunk, l));
             for m in 0..M {
@@ -94,6 +95,7 @@ fn fold<const N: usize, const M: usize, T: Copy, A: Copy>(
         }
     }
     let rest = part(&ins, whole, count - whole);
+    #[allow(clippy::needless_range_loop)] // likewise
     for l in 0..count - whole {
         let new = f(at(&rest, l));
         for m in 0..M {

@@ -17,10 +17,13 @@ use crate::scalar::Float;
 use crate::shape::Shape;
 use std::collections::BTreeMap;
 
+/// Whether the parameter at this path, of this shape, belongs to a group.
+pub type Takes = Box<dyn Fn(&str, &Shape) -> bool + Send + Sync>;
+
 /// Which parameters an optimizer treats how.
 pub struct Group {
     /// Whether the parameter at this path, of this shape, belongs here; the first group that takes it has it.
-    pub takes: Box<dyn Fn(&str, &Shape) -> bool + Send + Sync>,
+    pub takes: Takes,
     /// Factor on the learning rate.
     pub rate: f64,
     /// Decoupled weight decay: each step also takes `learning rate × decay × weight` (Loshchilov & Hutter 2019).

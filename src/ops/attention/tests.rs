@@ -66,7 +66,8 @@ fn tangents_are_those_of_the_composition() {
     for case in cases() {
         let t = trial(case);
         let v = Input::normal(*t.qkv.shape()).tensor(Seed(4), DType::F64, &Device::cpu());
-        let along = |f: &dyn Fn(&Tensor) -> Tensor| jvp(|x| f(&x[0]), &[t.qkv.clone()], &[vec![Some(v.clone())]]).1;
+        let along =
+            |f: &dyn Fn(&Tensor) -> Tensor| jvp(|x| f(&x[0]), std::slice::from_ref(&t.qkv), &[vec![Some(v.clone())]]).1;
         assert_close(&along(&|x| t.fused(x))[0], &along(&|x| t.composed(x))[0], "tangent");
     }
 }
@@ -106,8 +107,9 @@ fn derivatives_are_those_of_finite_differences() {
         vjp(&t.fused(&x), &t.c, &[&x], false).remove(0)
     };
     let slope = |f: &dyn Fn(&Tensor) -> Tensor| (f(&(&t.qkv + &(&v * h))) - f(&(&t.qkv - &(&v * h)))) * (0.5 / h);
-    let tangent =
-        |f: &dyn Fn(&Tensor) -> Tensor| jvp(|x| f(&x[0]), &[t.qkv.clone()], &[vec![Some(v.clone())]]).1.remove(0);
+    let tangent = |f: &dyn Fn(&Tensor) -> Tensor| {
+        jvp(|x| f(&x[0]), std::slice::from_ref(&t.qkv), &[vec![Some(v.clone())]]).1.remove(0)
+    };
     let near = |a: Tensor, b: Tensor| {
         let gap = (a - b).abs().to_vec::<f64>().unwrap().into_iter().fold(0.0, f64::max);
         assert!(gap < 1e-8, "{gap:e}");
@@ -155,6 +157,6 @@ fn second_derivatives_keep_no_matrix_of_time_by_time() {
         let y = x[0].attention(op, None);
         (&y * &y).sum_all()
     };
-    hvp(loss, &[x.clone()], &[vec![Some(x.clone())]]);
+    hvp(loss, std::slice::from_ref(&x), &[vec![Some(x.clone())]]);
     assert!(device.ledger().peak().total() < 2 << 20, "{:?}", device.ledger().peak());
 }
