@@ -1,7 +1,8 @@
 //! Negative log-likelihood of target classes under logits.
 
-use super::{Input, Op, Outputs, Sample, reduce::add_up, row, softmax::log_sum_exp};
+use super::{Input, Op, Outputs, Sample, reduce::add_up, softmax::log_sum_exp};
 use crate::autograd::{Derivative, Fused, SavedArrays, Tangents};
+use crate::device::cpu::row;
 use crate::device::{Array, Spec, cpu};
 use crate::dtype::DType;
 use crate::float;

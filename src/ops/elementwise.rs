@@ -1,6 +1,7 @@
 //! Loops shared by elementwise kernels: chunks in parallel, each read contiguously, compiled for SIMD.
 
 use super::walk::{CHUNK, Reader};
+use crate::device::cpu::row;
 use crate::device::{Array, cpu};
 use crate::dtype::Element;
 
@@ -44,15 +45,7 @@ pub(crate) fn combine<const N: usize, T: Element, Y: Element>(
             }
             cpu::simd(
                 #[inline(always)]
-                || {
-                    let reads = reads.map(|read| &read[..out.len()]);
-                    for i in 0..out.len() {
-                        out[i] = f(std::array::from_fn(
-                            #[inline(always)]
-                            |k| reads[k][i],
-                        ));
-                    }
-                },
+                || row::map(reads, out, &f),
             );
         }
     });

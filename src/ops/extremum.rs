@@ -1,8 +1,9 @@
 //! Largest and smallest elements over dimensions, where the largest lies, and the smooth form of it.
 
 use super::reduce::{gathered, reduced};
-use super::{Input, Op, Outputs, Sample, row};
+use super::{Input, Op, Outputs, Sample};
 use crate::autograd::{Derivative, Rule, Saved, Saves};
+use crate::device::cpu::row;
 use crate::device::{Array, Spec, cpu};
 use crate::dtype::DType;
 use crate::float;

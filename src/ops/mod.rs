@@ -17,7 +17,6 @@ pub mod movement;
 pub mod norm;
 pub mod reduce;
 pub mod rotary;
-mod row;
 mod sample;
 pub mod softmax;
 pub mod unary;

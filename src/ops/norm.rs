@@ -1,7 +1,8 @@
 //! Layer normalisation (Ba, Kiros & Hinton 2016) and RMS normalisation (Zhang & Sennrich 2019) over the last dimension.
 
-use super::{Input, Op, Outputs, Sample, row};
+use super::{Input, Op, Outputs, Sample};
 use crate::autograd::{Derivative, Fused, SavedArrays, Tangents};
+use crate::device::cpu::row;
 use crate::device::{Array, Spec, cpu};
 use crate::float;
 use crate::scalar::{Dual, Float, Real};

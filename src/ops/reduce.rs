@@ -1,7 +1,8 @@
 //! Sums over any dimensions; what else reduces is written with them or in files of its own.
 
-use super::{Input, Op, Outputs, Sample, row};
+use super::{Input, Op, Outputs, Sample};
 use crate::autograd::{Derivative, Transpose};
+use crate::device::cpu::row;
 use crate::device::{Array, Spec, cpu};
 use crate::float;
 use crate::scalar::Float;

@@ -1,7 +1,8 @@
 //! Softmax and its logarithm over one dimension.
 
-use super::{Input, Op, Outputs, Sample, row};
+use super::{Input, Op, Outputs, Sample};
 use crate::autograd::{Derivative, Fused, Saved, SavedArrays, Saves, Tangents};
+use crate::device::cpu::row;
 use crate::device::{Array, Spec, cpu};
 use crate::float;
 use crate::scalar::Float;

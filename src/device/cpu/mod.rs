@@ -1,6 +1,7 @@
 //! What kernels on the host are made of: SIMD chosen at run time, work split by shape alone, matrix products.
 
 mod gemm;
+pub mod row;
 mod split;
 
 pub use gemm::{Matrix, matmul};

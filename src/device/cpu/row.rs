@@ -1,13 +1,16 @@
 //! What kernels over rows are made of: loops over one row of each operand, inlined into the caller's SIMD code.
+//!
+//! Loops count an index: an iterator over one operand would not say which elements of the others are read.
+#![allow(clippy::needless_range_loop)]
 
 use crate::scalar::{Dual, Float, Real};
 
 /// Independent accumulators along a row: rounding errors grow slowly, and the loop over them is long enough that the
 /// compiler vectorises it rather than unrolls it into scalars.
-const LANES: usize = 128;
+const LANES: usize = 64;
 
 /// What a row kernel computes with: numbers, or duals where its tangent is wanted.
-pub(super) trait Number<T>: Real {
+pub trait Number<T>: Real {
     /// A number that moves along `tangent`.
     fn new(value: T, tangent: T) -> Self;
     /// What the kernel writes: the value, or the tangent.
@@ -36,39 +39,52 @@ impl<T: Float> Number<T> for Dual<T> {
     }
 }
 
-/// Element `i` of each.
+/// Element `i` of each, for slices that [`part`] made at least `i + 1` long.
+///
+/// Written as a loop, like [`part`]: the library's array functions are not always inlined. Unchecked, because bounds
+/// that are checked at run time keep loops over many operands from being vectorised.
+///
+/// # Safety
+/// `i` is below the length of every slice.
 #[inline(always)]
-fn at<const N: usize, T: Copy>(ins: &[&[T]; N], i: usize) -> [T; N] {
-    std::array::from_fn(
-        #[inline(always)]
-        |k| ins[k][i],
-    )
+unsafe fn at<const N: usize, T: Copy>(ins: &[&[T]; N], i: usize) -> [T; N] {
+    // SAFETY: what the caller promises.
+    unsafe {
+        let mut all = [*ins[0].get_unchecked(i); N];
+        for (x, slice) in all.iter_mut().zip(ins) {
+            *x = *slice.get_unchecked(i);
+        }
+        all
+    }
 }
 
 /// The part from `start` on, of each.
 #[inline(always)]
 fn part<'a, const N: usize, T>(ins: &[&'a [T]; N], start: usize, count: usize) -> [&'a [T]; N] {
-    std::array::from_fn(
-        #[inline(always)]
-        |k| &ins[k][start..][..count],
-    )
+    let mut all = *ins;
+    for slice in &mut all {
+        *slice = &slice[start..][..count];
+    }
+    all
 }
 
 /// `y = f(ins)`, element by element.
 #[inline(always)]
-pub(super) fn map<const N: usize, T: Copy>(ins: [&[T]; N], y: &mut [T], f: impl Fn([T; N]) -> T) {
+pub fn map<const N: usize, T: Copy, Y>(ins: [&[T]; N], y: &mut [Y], f: impl Fn([T; N]) -> Y) {
     let ins = part(&ins, 0, y.len());
-    for (i, y) in y.iter_mut().enumerate() {
-        *y = f(at(&ins, i));
+    for i in 0..y.len() {
+        // SAFETY: every part is as long as `y`.
+        y[i] = f(unsafe { at(&ins, i) });
     }
 }
 
 /// `sum += f(ins)`, element by element.
 #[inline(always)]
-pub(super) fn accumulate<const N: usize, T: Float>(ins: [&[T]; N], sum: &mut [T], f: impl Fn([T; N]) -> T) {
+pub fn accumulate<const N: usize, T: Float>(ins: [&[T]; N], sum: &mut [T], f: impl Fn([T; N]) -> T) {
     let ins = part(&ins, 0, sum.len());
-    for (i, sum) in sum.iter_mut().enumerate() {
-        *sum += f(at(&ins, i));
+    for i in 0..sum.len() {
+        // SAFETY: every part is as long as `sum`.
+        sum[i] += f(unsafe { at(&ins, i) });
     }
 }
 
@@ -86,18 +102,18 @@ fn fold<const N: usize, const M: usize, T: Copy, A: Copy>(
     let whole = count / LANES * LANES;
     for first in (0..whole).step_by(LANES) {
         let chunk = part(&ins, first, LANES);
-        #[allow(clippy::needless_range_loop)] // M arrays step together
         for l in 0..LANES {
-            let new = f(at(&chunk, l));
+            // SAFETY: every chunk has LANES elements.
+            let new = f(unsafe { at(&chunk, l) });
             for m in 0..M {
                 lanes[m][l] = join(lanes[m][l], new[m]);
             }
         }
     }
     let rest = part(&ins, whole, count - whole);
-    #[allow(clippy::needless_range_loop)] // likewise
     for l in 0..count - whole {
-        let new = f(at(&rest, l));
+        // SAFETY: every rest is as long as the loop.
+        let new = f(unsafe { at(&rest, l) });
         for m in 0..M {
             lanes[m][l] = join(lanes[m][l], new[m]);
         }
@@ -124,10 +140,7 @@ fn across<A: Copy>(lanes: &mut [A; LANES], join: &impl Fn(A, A) -> A) -> A {
 
 /// Σ f(ins) over a row, of M numbers at once.
 #[inline(always)]
-pub(super) fn sums<const N: usize, const M: usize, T: Copy, A: Real>(
-    ins: [&[T]; N],
-    f: impl Fn([T; N]) -> [A; M],
-) -> [A; M] {
+pub fn sums<const N: usize, const M: usize, T: Copy, A: Real>(ins: [&[T]; N], f: impl Fn([T; N]) -> [A; M]) -> [A; M] {
     fold(
         ins,
         A::zero(),
@@ -139,7 +152,7 @@ pub(super) fn sums<const N: usize, const M: usize, T: Copy, A: Real>(
 
 /// Σ f(ins) over a row.
 #[inline(always)]
-pub(super) fn sum<const N: usize, T: Copy, A: Real>(ins: [&[T]; N], f: impl Fn([T; N]) -> A) -> A {
+pub fn sum<const N: usize, T: Copy, A: Real>(ins: [&[T]; N], f: impl Fn([T; N]) -> A) -> A {
     let [sum] = sums(
         ins,
         #[inline(always)]
@@ -150,13 +163,13 @@ pub(super) fn sum<const N: usize, T: Copy, A: Real>(ins: [&[T]; N], f: impl Fn([
 
 /// Largest element, −∞ of an empty row; NaN is passed over.
 #[inline(always)]
-pub(super) fn largest<T: Real>(x: &[T]) -> T {
+pub fn largest<T: Real>(x: &[T]) -> T {
     extreme(x, f64::NEG_INFINITY, T::larger)
 }
 
 /// Smallest element, ∞ of an empty row; NaN is passed over.
 #[inline(always)]
-pub(super) fn smallest<T: Real>(x: &[T]) -> T {
+pub fn smallest<T: Real>(x: &[T]) -> T {
     extreme(x, f64::INFINITY, T::smaller)
 }
 
