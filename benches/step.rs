@@ -5,7 +5,7 @@
 //! and their ratios, which is what BENCHMARKS.md quotes.
 
 use criterion::{Criterion, criterion_group};
-use eckart::autograd::hvp;
+use eckart::autograd::{Direction, hvp};
 use eckart::nn::{Arch, Model, ModelConfig, Pass};
 use eckart::optim::{Adam, Gradients, Group, Optimizer};
 use eckart::{Device, Module, Seed, Tensor};
@@ -56,22 +56,31 @@ impl Training {
         self.step += 1;
     }
 
-    /// Loss, gradient and `directions` Hessian-vector products.
-    fn products(&self, directions: usize) {
-        let parameters: Vec<Tensor> = self.model.parameters().iter().map(|(_, p)| p.tensor().detach()).collect();
+    fn parameters(&self) -> Vec<Tensor> {
+        self.model.parameters().iter().map(|(_, p)| p.tensor().detach()).collect()
+    }
+
+    /// Random directions over all parameters.
+    fn directions(&self, count: usize) -> Vec<Direction> {
+        let parameters = self.parameters();
         let along = |k: usize| {
             let moved = |(i, p): (usize, &Tensor)| {
                 Some(eckart::module::normal(p.shape(), 1.0, Seed(k as u64).fold(i as u64), p.device()))
             };
             parameters.iter().enumerate().map(moved).collect()
         };
-        let directions: Vec<_> = (0..directions).map(along).collect();
+        (0..count).map(along).collect()
+    }
+
+    /// Loss, gradient and one Hessian-vector product for each direction.
+    fn products(&self, directions: &[Direction]) {
+        let parameters = self.parameters();
         let loss = |tensors: &[Tensor]| {
             let mut model = self.model.clone();
             model.bind(tensors);
             model.loss(&self.ids, &self.targets, &Pass::default())
         };
-        black_box(hvp(loss, &parameters, &directions));
+        black_box(hvp(loss, &parameters, directions));
     }
 }
 
@@ -141,14 +150,15 @@ fn time(f: impl FnOnce()) -> Duration {
 /// Minima and medians of interleaved runs, and their ratios.
 fn ratios(rounds: usize) {
     let (mut training, mut products) = (Training::new(), Products::new());
+    let directions = training.directions(2);
     let names = ["gemm alone", "step", "gradient", "hvp 1", "hvp 2"];
     let mut times: [Vec<Duration>; 5] = Default::default();
     for _ in 0..rounds {
         times[0].push(time(|| products.run()));
         times[1].push(time(|| training.step()));
         times[2].push(time(|| drop(training.gradients())));
-        times[3].push(time(|| training.products(1)));
-        times[4].push(time(|| training.products(2)));
+        times[3].push(time(|| training.products(&directions[..1])));
+        times[4].push(time(|| training.products(&directions)));
     }
     let of = |i: usize, quantile: usize| {
         let mut sorted = times[i].clone();
@@ -172,13 +182,14 @@ fn ratios(rounds: usize) {
 
 fn step(criterion: &mut Criterion) {
     let (mut training, mut products) = (Training::new(), Products::new());
+    let directions = training.directions(2);
     let mut group = criterion.benchmark_group("char-gpt");
     group.sample_size(30);
     group.bench_function("gemm-alone", |b| b.iter(|| products.run()));
     group.bench_function("step", |b| b.iter(|| training.step()));
     group.bench_function("gradient", |b| b.iter(|| training.gradients()));
-    group.bench_function("hvp-1", |b| b.iter(|| training.products(1)));
-    group.bench_function("hvp-2", |b| b.iter(|| training.products(2)));
+    group.bench_function("hvp-1", |b| b.iter(|| training.products(&directions[..1])));
+    group.bench_function("hvp-2", |b| b.iter(|| training.products(&directions)));
     group.finish();
 }
 

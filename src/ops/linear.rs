@@ -2,6 +2,7 @@
 
 use super::{Input, Op, Outputs, Sample, matmul};
 use crate::autograd::{Derivative, Factors, Rule, Saved, Saves, apply_onto};
+use crate::device::cpu::{self, Start};
 use crate::device::{Array, Spec};
 use crate::float;
 use crate::scalar::Float;
@@ -52,8 +53,16 @@ impl Op for Linear {
 
     fn cpu(&self, ins: &[&Array], out: Outputs<'_>) {
         float!(ins[0].dtype(), T => {
-            let bias = ins.get(2).is_some_and(|b| start_rows::<T>(b, out.y, out.add));
-            matmul::product::<T>(ins[0], &self.weight(ins[1]), out.y, bias || out.add)
+            let bias = ins.get(2).map(|b| b.to_contiguous());
+            let start = match &bias {
+                Some(bias) if out.add => {
+                    add_row::<T>(bias.slice(), out.y);
+                    Start::Held
+                }
+                Some(bias) => Start::Row(bias.slice()),
+                None => matmul::held(out.add),
+            };
+            matmul::product::<T>(ins[0], &self.weight(ins[1]), out.y, start)
         })
     }
 
@@ -75,19 +84,13 @@ impl Op for Linear {
     }
 }
 
-/// Starts every row of `y` as the bias, or adds it, so that the product has something to add to.
-fn start_rows<T: Float>(bias: &Array, y: &mut Array, add: bool) -> bool {
-    let bias = bias.to_contiguous();
-    let bias = bias.slice::<T>();
-    crate::device::cpu::rows(y.slice_mut::<T>(), bias.len(), |_, rows| {
+/// Adds the bias to every row of `y`.
+fn add_row<T: Float>(bias: &[T], y: &mut Array) {
+    cpu::rows(y.slice_mut::<T>(), bias.len(), |_, rows| {
         for row in rows.chunks_exact_mut(bias.len()) {
-            match add {
-                true => row.iter_mut().zip(bias).for_each(|(y, b)| *y += *b),
-                false => row.copy_from_slice(bias),
-            }
+            row.iter_mut().zip(bias).for_each(|(y, b)| *y += *b);
         }
     });
-    true
 }
 
 impl Rule for Linear {

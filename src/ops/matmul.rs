@@ -2,7 +2,8 @@
 
 use super::{Input, Op, Outputs, Sample};
 use crate::autograd::{Derivative, Transpose2};
-use crate::device::{Array, Spec, cpu};
+use crate::device::cpu::{self, Start};
+use crate::device::{Array, Spec};
 use crate::float;
 use crate::scalar::Float;
 use crate::shape::Shape;
@@ -32,7 +33,7 @@ impl Op for Matmul {
     }
 
     fn cpu(&self, ins: &[&Array], out: Outputs<'_>) {
-        float!(ins[0].dtype(), T => product::<T>(ins[0], ins[1], out.y, out.add))
+        float!(ins[0].dtype(), T => product::<T>(ins[0], ins[1], out.y, held(out.add)))
     }
 
     fn adds(&self) -> bool {
@@ -54,8 +55,13 @@ impl Transpose2 for Matmul {
     }
 }
 
-/// `y = a b`, or `y += a b`, for arrays that fit; `y` is contiguous.
-pub(crate) fn product<T: Float>(a: &Array, b: &Array, y: &mut Array, accumulate: bool) {
+/// Start from what the result holds, or from nothing.
+pub(crate) fn held<T>(add: bool) -> Start<'static, T> {
+    if add { Start::Held } else { Start::Nothing }
+}
+
+/// `y = start + a b` for arrays that fit; `y` is contiguous.
+pub(crate) fn product<T: Float>(a: &Array, b: &Array, y: &mut Array, start: Start<'_, T>) {
     let (m, k, n) = (a.shape()[a.shape().len() - 2], a.shape().last_size(), b.shape().last_size());
     // A weight shared by all batches: one product over all rows, where they lie at one step.
     if b.shape().len() == 2
@@ -63,7 +69,7 @@ pub(crate) fn product<T: Float>(a: &Array, b: &Array, y: &mut Array, accumulate:
         && k > 0
     {
         let m = rows.shape()[0];
-        return cpu::matmul((m, k, n), matrix::<T>(&rows, 0), matrix(b, 0), y.slice_mut(), accumulate);
+        return cpu::matmul((m, k, n), matrix::<T>(&rows, 0), matrix(b, 0), y.slice_mut(), start);
     }
     let batch = Shape::new(y.shape().leading(2));
     let offsets = |x: &Array| -> Vec<usize> {
@@ -73,7 +79,7 @@ pub(crate) fn product<T: Float>(a: &Array, b: &Array, y: &mut Array, accumulate:
     };
     let (at, bt) = (offsets(a), offsets(b));
     let one = |i: usize, out: &mut [T]| {
-        cpu::matmul((m, k, n), matrix(a, at[i]), matrix(b, bt[i]), out, accumulate);
+        cpu::matmul((m, k, n), matrix(a, at[i]), matrix(b, bt[i]), out, start);
     };
     cpu::blocks_into(y.slice_mut::<T>(), (m * n).max(1), one);
 }

@@ -18,6 +18,9 @@ pub struct Matrix<'a, T> {
 impl<T> Matrix<'_, T> {
     /// Whether every element of a `rows` by `cols` matrix lies inside the slice.
     fn holds(&self, rows: usize, cols: usize) -> bool {
+        if rows == 0 || cols == 0 {
+            return true;
+        }
         let last = (rows as isize - 1) * self.row_step + (cols as isize - 1) * self.col_step;
         self.row_step >= 0 && self.col_step >= 0 && last < self.data.len() as isize
     }
@@ -33,33 +36,63 @@ const WHOLE: usize = 1 << 21;
 /// Rows or columns of a piece: each piece packs the other operand again, so fewer cost too much.
 const SIDE: usize = 256;
 
-/// `out[m, n] = a[m, k] b[k, n]`, or `+=`; rows of `out` lie behind each other.
-pub fn matmul<T: Float>((m, k, n): (usize, usize, usize), a: Matrix<T>, b: Matrix<T>, out: &mut [T], accumulate: bool) {
+/// What a product is added to.
+#[derive(Clone, Copy)]
+pub enum Start<'a, T> {
+    /// Nothing: what the result held is overwritten.
+    Nothing,
+    /// A row, the same for every row of the result.
+    Row(&'a [T]),
+    /// What the result holds.
+    Held,
+}
+
+impl<'a, T> Start<'a, T> {
+    /// The part that belongs to `count` columns from `first` on.
+    fn columns(self, first: usize, count: usize) -> Start<'a, T> {
+        match self {
+            Start::Row(row) => Start::Row(&row[first..first + count]),
+            other => other,
+        }
+    }
+}
+
+/// `out[m, n] = start + a[m, k] b[k, n]`; rows of `out` lie behind each other.
+pub fn matmul<T: Float>(
+    (m, k, n): (usize, usize, usize),
+    a: Matrix<T>,
+    b: Matrix<T>,
+    out: &mut [T],
+    start: Start<'_, T>,
+) {
     if m == 0 || n == 0 {
         return;
     }
+    assert!(a.holds(m, k) && b.holds(k, n) && out.len() == m * n, "matrices lie inside their storages");
     if k == 0 {
-        return if !accumulate {
-            out.fill(T::zero())
+        return match start {
+            Start::Nothing => out.fill(T::zero()),
+            Start::Row(row) => out.chunks_exact_mut(n).for_each(|out| out.copy_from_slice(row)),
+            Start::Held => {}
         };
     }
-    assert!(a.holds(m, k) && b.holds(k, n) && out.len() == m * n, "matrices lie inside their storages");
     let by_rows = m >= n;
     let side = m.max(n);
     if m * n * k < WHOLE || side < 32 {
-        return piece((m, k, n), a, b, Output { data: out.as_mut_ptr(), row_step: n }, accumulate);
+        return piece((m, k, n), a, b, Output { data: out.as_mut_ptr(), row_step: n }, start);
     }
     let step = side.div_ceil(2).min(SIDE).next_multiple_of(16);
     if by_rows {
         out.par_chunks_mut(step * n).enumerate().for_each(|(i, rows)| {
             let out = Output { data: rows.as_mut_ptr(), row_step: n };
-            piece((rows.len() / n, k, n), a.from(i * step, 0), b, out, accumulate);
+            piece((rows.len() / n, k, n), a.from(i * step, 0), b, out, start);
         });
     } else {
         let out = Output { data: out.as_mut_ptr(), row_step: n };
         (0..n.div_ceil(step)).into_par_iter().for_each(|j| {
             let width = step.min(n - j * step);
-            piece((m, k, width), a, b.from(0, j * step), out.columns(j * step), accumulate);
+            let start = start.columns(j * step, width);
+            piece((m, k, width), a, b.from(0, j * step), out.columns(j * step), start);
         });
     }
 }
@@ -82,8 +115,23 @@ impl<T> Output<T> {
     }
 }
 
+impl<T: Float> Output<T> {
+    /// Writes `row` to each of `m` rows: right before the product adds to them, while they are in the cache.
+    fn fill(self, m: usize, row: &[T]) {
+        for i in 0..m {
+            // SAFETY: row `i` of this piece, which is as wide as `row`.
+            let out = unsafe { std::slice::from_raw_parts_mut(self.data.add(i * self.row_step), row.len()) };
+            out.copy_from_slice(row);
+        }
+    }
+}
+
 /// One product on this thread.
-fn piece<T: Float>((m, k, n): (usize, usize, usize), a: Matrix<T>, b: Matrix<T>, out: Output<T>, accumulate: bool) {
+fn piece<T: Float>((m, k, n): (usize, usize, usize), a: Matrix<T>, b: Matrix<T>, out: Output<T>, start: Start<'_, T>) {
+    if let Start::Row(row) = start {
+        out.fill(m, row);
+    }
+    let accumulate = !matches!(start, Start::Nothing);
     let kept = if accumulate { T::one() } else { T::zero() };
     // SAFETY: `matmul` checked that both operands hold their elements, and gives each piece rows or columns of its own.
     unsafe {

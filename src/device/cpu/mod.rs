@@ -4,7 +4,7 @@ mod gemm;
 pub mod row;
 mod split;
 
-pub use gemm::{Matrix, matmul};
+pub use gemm::{Matrix, Start, matmul};
 pub use split::{blocks, blocks_into, rows, rows_per_piece, split, sum_rows, summed_rows};
 
 /// Runs `f` compiled for the widest SIMD this processor has. Mark `f`, and what it calls, `#[inline(always)]`:
