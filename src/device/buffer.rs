@@ -1,15 +1,11 @@
 //! Storages, and the pool that recycles them.
 
+use super::memory::{Memory, UNIT};
 use super::{Device, ledger::Tag};
-use bytemuck::{Pod, Zeroable};
-use std::collections::HashMap;
+use bytemuck::Pod;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard};
-
-/// Host memory comes in cache lines, so that every element type and SIMD width is aligned.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C, align(64))]
-pub(super) struct Line([u8; 64]);
 
 /// How much more than the highest live total the pool may hold, as numerator and denominator: 1.15.
 const RESERVE: (u64, u64) = (23, 20);
@@ -19,14 +15,14 @@ pub(super) fn most_reserved(highest: u64) -> u64 {
     (highest as u128 * RESERVE.0 as u128 / RESERVE.1 as u128) as u64
 }
 
-/// Free lists by exact size. Training asks for the same sizes step after step, so nothing finer pays.
+/// Free lists by size. Training asks for the same sizes step after step, so most requests find their own size again.
 #[derive(Default)]
 pub(super) struct Pool(Mutex<Shelves>);
 
 #[derive(Default)]
 struct Shelves {
-    free: HashMap<usize, Vec<Vec<Line>>>,
-    /// Lines handed out and lines on shelves.
+    free: BTreeMap<usize, Vec<Memory>>,
+    /// Bytes handed out and bytes on shelves.
     reserved: usize,
 }
 
@@ -35,26 +31,28 @@ impl Pool {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Memory of `lines` cache lines with unspecified contents.
-    fn take(&self, lines: usize, highest: u64) -> Vec<Line> {
+    /// Memory of `size` bytes, in whole units, with unspecified contents.
+    fn take(&self, size: usize, highest: u64) -> Memory {
         let mut shelves = self.shelves();
-        if let Some(memory) = shelves.free.get_mut(&lines).and_then(Vec::pop) {
+        let limit = most_reserved(highest) as usize;
+        // A fresh piece beyond the limit would cost another one its place, and page faults in every step.
+        let largest = if shelves.reserved + size > limit { usize::MAX } else { size + size / 4 };
+        if let Some(memory) = shelves.smallest(size, largest) {
             return memory;
         }
-        shelves.reserved += lines;
-        let limit = most_reserved(highest) as usize / size_of::<Line>();
+        shelves.reserved += size;
         shelves.trim(limit);
         drop(shelves);
-        vec![Line([0; 64]); lines]
+        Memory::new(size)
     }
 
-    fn put(&self, memory: Vec<Line>) {
-        self.shelves().free.entry(memory.len()).or_default().push(memory);
+    fn put(&self, memory: Memory) {
+        self.shelves().free.entry(memory.bytes().len()).or_default().push(memory);
     }
 
     /// Bytes held from the system.
     pub(super) fn reserved(&self) -> u64 {
-        (self.shelves().reserved * size_of::<Line>()) as u64
+        self.shelves().reserved as u64
     }
 
     /// Gives back all that is on shelves.
@@ -64,13 +62,17 @@ impl Pool {
 }
 
 impl Shelves {
-    /// Gives memory on shelves back to the system, largest first, until at most `limit` lines are reserved.
+    /// The smallest piece on a shelf within these sizes.
+    fn smallest(&mut self, size: usize, largest: usize) -> Option<Memory> {
+        self.free.range_mut(size..=largest).find_map(|(_, pieces)| pieces.pop())
+    }
+
+    /// Gives memory on shelves back to the system, largest first, until at most `limit` bytes are reserved.
     fn trim(&mut self, limit: usize) {
         while self.reserved > limit {
-            let Some(&size) = self.free.iter().filter(|(_, list)| !list.is_empty()).map(|(size, _)| size).max() else {
+            let Some(size) = self.free.iter_mut().rev().find_map(|(size, pieces)| pieces.pop().map(|_| *size)) else {
                 return;
             };
-            self.free.get_mut(&size).and_then(Vec::pop);
             self.reserved -= size;
         }
     }
@@ -81,20 +83,18 @@ pub struct Buffer {
     device: Device,
     bytes: usize,
     tag: AtomicU8,
-    /// Empty on the `Null` device.
-    lines: Vec<Line>,
+    memory: Memory,
 }
 
 impl Buffer {
     /// Storage of `bytes` bytes with unspecified contents.
     pub(super) fn new(device: &Device, bytes: usize, tag: Tag) -> Buffer {
         device.ledger().add(tag, bytes);
-        let lines = if device.computes() {
-            device.pool().take(bytes.div_ceil(size_of::<Line>()), device.ledger().highest())
-        } else {
-            Vec::new()
+        let memory = match device.computes() {
+            true => device.pool().take(bytes.next_multiple_of(UNIT), device.ledger().highest()),
+            false => Memory::none(),
         };
-        Buffer { device: device.clone(), bytes, tag: AtomicU8::new(tag as u8), lines }
+        Buffer { device: device.clone(), bytes, tag: AtomicU8::new(tag as u8), memory }
     }
 
     /// The device it lies on.
@@ -113,12 +113,18 @@ impl Buffer {
         self.device.ledger().retag(old, tag, self.bytes);
     }
 
+    /// Bytes of whole elements that have contents: none on the `Null` device.
+    fn held<T>(&self) -> usize {
+        self.bytes.min(self.memory.bytes().len()) / size_of::<T>() * size_of::<T>()
+    }
+
     pub(super) fn slice<T: Pod>(&self) -> &[T] {
-        &bytemuck::cast_slice(&self.lines)[..self.bytes / size_of::<T>()]
+        bytemuck::cast_slice(&self.memory.bytes()[..self.held::<T>()])
     }
 
     pub(super) fn slice_mut<T: Pod>(&mut self) -> &mut [T] {
-        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.bytes / size_of::<T>()]
+        let held = self.held::<T>();
+        bytemuck::cast_slice_mut(&mut self.memory.bytes_mut()[..held])
     }
 }
 
@@ -126,7 +132,8 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         self.device.ledger().remove(self.tag(), self.bytes);
         if self.device.computes() {
-            self.device.pool().put(std::mem::take(&mut self.lines));
+            let memory = std::mem::replace(&mut self.memory, Memory::none());
+            self.device.pool().put(memory);
         }
     }
 }

@@ -4,6 +4,7 @@ mod array;
 mod buffer;
 pub mod cpu;
 mod ledger;
+mod memory;
 pub mod observe;
 
 pub use array::{Array, Spec};
