@@ -5,6 +5,7 @@ mod cli;
 mod data;
 mod flip;
 mod hessian;
+#[cfg(feature = "cli")]
 mod kill;
 mod large;
 mod ledger;
@@ -14,7 +15,6 @@ mod refusals;
 mod resume;
 mod second_order;
 mod style;
-#[cfg(feature = "cli")]
 mod tiny;
 mod torch;
 mod views;
