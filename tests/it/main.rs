@@ -1,5 +1,6 @@
 //! What the whole crate promises, one file for each theme.
 
+mod checker;
 #[cfg(feature = "cli")]
 mod cli;
 mod data;
