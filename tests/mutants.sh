@@ -31,7 +31,7 @@ jq -r 'to_entries[] | "\(.key)\t\(.value.name)"' "$work/all.json" |
 # look at derivatives.
 export CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_PROFILE_DEV_DEBUG=none CARGO_TARGET_DIR="$work/build"
 build=(--no-default-features --cargo-arg=--test --cargo-arg=it)
-tests=(ops:: large:: refusals:: second_order:: views:: hessian:: torch:: ledger::)
+tests=(checker:: ops:: large:: refusals:: second_order:: views:: hessian:: torch:: ledger::)
 try() {
     rm -rf "$work/mutants.out"
     # As many shards as mutants: the one with this index.
