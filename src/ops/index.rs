@@ -67,6 +67,9 @@ impl Op for ScatterAdd {
     }
     fn infer(&self, ins: &[Spec]) -> Result<Spec, String> {
         indices(&ins[1])?;
+        if !ins[0].dtype.computes() {
+            return Err(format!("no arithmetic on {}: cast to f32 first", ins[0].dtype));
+        }
         if ins[0].shape.is_empty() || ins[1].shape.len() != 1 || ins[0].shape[0] != ins[1].shape[0] {
             return Err(format!("rows of shape {:?} at indices of shape {:?}", ins[0].shape, ins[1].shape));
         }

@@ -1,8 +1,20 @@
 //! The commands: what they print, and what bad input comes to.
 
-use crate::tiny::{self, eckart, stderr};
+use crate::tiny;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output};
+
+/// The program.
+pub fn eckart(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_eckart"));
+    command.args(args);
+    command
+}
+
+/// What it wrote to stderr.
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
 
 /// Flags of a small run on `data`.
 fn small<'a>(command: &'a str, data: &'a str) -> Vec<&'a str> {

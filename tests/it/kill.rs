@@ -1,6 +1,7 @@
 //! Killed at any moment, a run's newest checkpoint loads, and the run can be finished as if nothing had happened.
 
-use crate::tiny::{self, assert_same, eckart, stderr};
+use crate::cli::{eckart, stderr};
+use crate::tiny::{self, assert_same};
 use eckart::Seed;
 use eckart::train::{Config, Store};
 use rand::Rng;

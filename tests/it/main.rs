@@ -1,13 +1,18 @@
 //! What the whole crate promises, one file for each theme.
 
+mod checker;
+#[cfg(feature = "cli")]
 mod cli;
 mod data;
 mod flip;
 mod hessian;
+#[cfg(feature = "cli")]
 mod kill;
+mod large;
 mod ledger;
 mod ops;
 mod plan;
+mod refusals;
 mod resume;
 mod second_order;
 mod style;

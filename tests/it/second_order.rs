@@ -1,6 +1,6 @@
 //! Derivatives of derivatives, against closed forms.
 
-use eckart::autograd::{Direction, grad, hvp, jvp};
+use eckart::autograd::{Direction, checkpoint, gauss_newton, grad, hvp, jvp, vjp};
 use eckart::ops::Input;
 use eckart::{DType, Device, Seed, Shape, Tensor};
 
@@ -143,4 +143,72 @@ fn absent_dependence_is_zero() {
     assert_eq!(numbers(&found.gradient[1]), [0.0; 2]);
     let (x, y) = (x.leaf(), y.leaf());
     assert_eq!(numbers(&grad(&f(&[x, y.clone()]), &[&y], false)[0]), [0.0; 2]);
+}
+
+/// A segment with a curvature in both operands and between them.
+fn segment(x: &[Tensor]) -> Tensor {
+    x[0].matmul(&x[1]).tanh().exp().sin()
+}
+
+/// First and second derivatives of ½‖f(x, w)‖² in every mix of modes.
+fn derivatives(f: &dyn Fn(&[Tensor]) -> Tensor, at: &[Tensor], v: &Direction) -> Vec<Vec<f64>> {
+    let loss = |x: &[Tensor]| {
+        let y = f(x);
+        (&y * &y).sum_all() * 0.5
+    };
+    let leaves: Vec<Tensor> = at.iter().map(Tensor::leaf).collect();
+    let wrt: Vec<&Tensor> = leaves.iter().collect();
+    let first = grad(&loss(&leaves), &wrt, true);
+    let along = first.iter().zip(v.iter().flatten()).map(|(g, v)| (g * v).sum_all()).reduce(|a, b| a + b).unwrap();
+    let forward = |x: &[Tensor]| jvp(loss, x, std::slice::from_ref(v)).1.remove(0);
+    let twice = jvp(forward, at, std::slice::from_ref(v)).1;
+    let mixed = grad(&forward(&leaves), &wrt, false);
+    let products = hvp(loss, at, std::slice::from_ref(v)).products.remove(0);
+    let all = [first, grad(&along, &wrt, false), twice, mixed, products].concat();
+    all.iter().map(|t| numbers(&t.detach())).collect()
+}
+
+#[test]
+fn checkpoints_change_no_derivative() {
+    let device = Device::cpu();
+    let at = [random([3, 4], 1, &device), random([4, 2], 2, &device)];
+    let v: Direction = vec![Some(random([3, 4], 3, &device)), Some(random([4, 2], 4, &device))];
+    let again = |x: &[Tensor]| checkpoint(segment, &x.iter().collect::<Vec<_>>());
+    let (kept, replayed) = (derivatives(&segment, &at, &v), derivatives(&again, &at, &v));
+    assert_eq!(kept.len(), 9);
+    kept.iter().zip(&replayed).for_each(|(kept, replayed)| assert_near(replayed, kept, 1e-13));
+}
+
+#[test]
+fn checkpoints_keep_their_operands_alone() {
+    let device = Device::cpu();
+    let (x, w) = (random([30, 40], 1, &device).leaf(), random([40, 20], 2, &device).leaf());
+    let held = |f: &dyn Fn() -> Tensor| {
+        let before = device.ledger().live().total();
+        let y = f();
+        let held = device.ledger().live().total() - before;
+        (held, y.count() as u64 * 8)
+    };
+    let (kept, result) = held(&|| segment(&[x.clone(), w.clone()]));
+    let (replayed, _) = held(&|| checkpoint(segment, &[&x, &w]));
+    assert_eq!(replayed, result);
+    assert!(kept >= 3 * result, "{kept} bytes kept");
+}
+
+/// Jᵀ H J v put together from its three factors; the model's own curvature has no part in it.
+#[test]
+fn gauss_newton_leaves_out_the_curvature_of_the_model() {
+    let device = Device::cpu();
+    let (x, w, v) = (random([7, 4], 1, &device), random([4, 2], 2, &device), random([4, 2], 3, &device));
+    let weights = random([7, 2], 4, &device).exp();
+    let model = |w: &[Tensor]| x.matmul(&w[0]).tanh();
+    let loss = |y: &Tensor| (y * y * &weights).sum_all() * 0.5;
+    let direction = vec![Some(v.clone())];
+    let found = gauss_newton(model, loss, std::slice::from_ref(&w), &direction);
+    let moved = jvp(model, std::slice::from_ref(&w), std::slice::from_ref(&direction)).1.remove(0);
+    let leaf = w.leaf();
+    let expected = vjp(&model(std::slice::from_ref(&leaf)), &(moved * &weights), &[&leaf], false);
+    assert_near(&numbers(&found[0]), &numbers(&expected[0]), 1e-13);
+    let whole = hvp(|w| loss(&model(w)), std::slice::from_ref(&w), &[direction]).products.remove(0);
+    assert!(numbers(&(&found[0] - &whole[0])).iter().any(|gap| gap.abs() > 1e-2));
 }

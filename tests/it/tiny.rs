@@ -3,7 +3,6 @@
 use eckart::train::{Config, Control, Event, Metrics, Trained, run};
 use eckart::{Result, Seed};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Words in an order that can be learnt in part.
@@ -84,16 +83,4 @@ pub fn assert_same(a: &Path, b: &Path, step: u64) {
         assert!(left == right, "{name} differs between {} and {}", a.display(), b.display());
     }
     assert_eq!(lines(a), lines(b));
-}
-
-/// The program.
-pub fn eckart(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_eckart"));
-    command.args(args);
-    command
-}
-
-/// What it wrote to stderr.
-pub fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }

@@ -31,10 +31,12 @@ use subject::Subject;
 ///
 /// Operands that are indices, or declared constant, are exempt; so is everything but the value of an op of class
 /// [`Derivative::Zero`]. An op that rounds its result to a storage type has no differences to be compared with:
-/// there the rule has to be the cast back.
+/// there the rule has to be the cast back. Panics if the result is not what [`Op::infer`](crate::ops::Op::infer)
+/// promised.
 pub fn sample(sample: &Sample, seed: Seed) -> Report {
     let subject = Subject::new(sample, seed);
     let mut report = Report::new(sample);
+    subject.keeps_promise();
     layouts::check(&subject, &mut report);
     if matches!(sample.op.derivative(), Derivative::Zero) || subject.moving.is_empty() {
         return report;

@@ -1,7 +1,7 @@
 //! An op under test, as a function of the operands that have a derivative.
 
 use crate::autograd::Direction;
-use crate::device::{Array, Device};
+use crate::device::{Array, Device, Spec};
 use crate::dtype::DType;
 use crate::ops::{Input, Sample};
 use crate::rng::Seed;
@@ -30,6 +30,13 @@ impl<'a> Subject<'a> {
     /// Whether the result is of a type that rounds, so that differences of it mean nothing.
     pub fn rounds(&self) -> bool {
         self.value().dtype() != DType::F64
+    }
+
+    /// A view is made without a look at what was inferred, and a device without contents has nothing else to go by.
+    pub fn keeps_promise(&self) {
+        let specs: Vec<Spec> = self.ins.iter().map(Tensor::spec).collect();
+        let op = &self.sample.op;
+        assert_eq!(op.infer(&specs), Ok(self.value().spec()), "{}: what was inferred and what was made", op.name());
     }
 
     pub fn value(&self) -> Tensor {
