@@ -33,7 +33,7 @@ export CARGO_PROFILE_DEV_OPT_LEVEL=0 CARGO_PROFILE_DEV_DEBUG=none CARGO_TARGET_D
 build=(--no-default-features --cargo-arg=--config --cargo-arg='profile.dev.package."*".opt-level=1'
     --cargo-arg=--test --cargo-arg=it)
 stages=(
-    "checker:: ops::derivatives ops::single every_op refusals:: second_order:: views:: torch:: ledger:: products_do_not"
+    "checker:: ops::derivatives ops::single every_op refusals:: methods:: second_order:: views:: torch:: ledger:: products_do_not"
     "large::"
     "flipped dense_hessian"
 )

@@ -16,7 +16,7 @@ pub enum Factors {
         /// Cotangent of its output.
         dy: Tensor,
     },
-    /// Row `ids[i]` gets `dy[i]` added, for y = W[ids]: `ids` is [rows], `dy` is [rows, width].
+    /// Row `ids[i]` gets `dy[i]` added, for `y = W[ids]`: `ids` is `[rows]`, `dy` is `[rows, width]`.
     Rows {
         /// Which row of the weight each row of `dy` belongs to.
         ids: Tensor,

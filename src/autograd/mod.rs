@@ -157,7 +157,7 @@ impl SavedArrays<'_> {
 }
 
 /// An op with kernels of its own that equals a composition of primitives. The composition is its oracle, and what
-/// runs where no kernel serves: differentiable gradients, tangents without [`Fused::tangent`].
+/// runs where no kernel serves: differentiable gradients, tangents without [`Fused::tangents`].
 pub trait Fused {
     /// The same in primitives.
     fn composition(&self, ins: &[Tensor]) -> Tensor;

@@ -21,7 +21,7 @@ pub struct Pass {
 pub struct Linear {
     /// The map, [in, out].
     pub map: LinearMap,
-    /// [out].
+    /// `[out]`.
     pub bias: Parameter,
 }
 
@@ -53,9 +53,9 @@ impl Linear {
 /// Layer norm with scale and shift.
 #[derive(Clone, Debug)]
 pub struct LayerNorm {
-    /// Scale, [width].
+    /// Scale, `[width]`.
     pub weight: Parameter,
-    /// Shift, [width].
+    /// Shift, `[width]`.
     pub bias: Parameter,
     epsilon: f64,
 }
@@ -78,7 +78,7 @@ impl LayerNorm {
 /// RMS norm with scale.
 #[derive(Clone, Debug)]
 pub struct RmsNorm {
-    /// Scale, [width].
+    /// Scale, `[width]`.
     pub weight: Parameter,
     epsilon: f64,
 }

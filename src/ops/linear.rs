@@ -9,7 +9,7 @@ use crate::scalar::Float;
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
-/// `x W + b`, or `x Wᵀ + b`; operands are x [.., in], W [in, out] (transposed: [out, in]) and, if any, b [out].
+/// `x W + b`, or `x Wᵀ + b`; operands are x `[.., in]`, W `[in, out]` (transposed: `[out, in]`) and, if any, b `[out]`.
 #[derive(Debug, Clone, Copy)]
 pub struct Linear {
     /// Whether the weight is stored as [out, in].

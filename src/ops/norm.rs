@@ -326,13 +326,13 @@ impl Tangents for Norm {
 
 impl Tensor {
     /// y = (x − mean x)/√(var x + ε) · weight + bias over the last dimension, with the biased variance; `weight` and
-    /// `bias` are [width].
+    /// `bias` are `[width]`.
     #[track_caller]
     pub fn layer_norm(&self, weight: &Tensor, bias: &Tensor, epsilon: f64) -> Tensor {
         Tensor::apply(Norm { centred: true, epsilon }, &[self, weight, bias])
     }
 
-    /// y = x/√(mean x² + ε) · weight over the last dimension; `weight` is [width].
+    /// y = x/√(mean x² + ε) · weight over the last dimension; `weight` is `[width]`.
     #[track_caller]
     pub fn rms_norm(&self, weight: &Tensor, epsilon: f64) -> Tensor {
         Tensor::apply(Norm { centred: false, epsilon }, &[self, weight])

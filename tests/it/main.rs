@@ -10,6 +10,7 @@ mod hessian;
 mod kill;
 mod large;
 mod ledger;
+mod methods;
 mod ops;
 mod plan;
 mod refusals;
