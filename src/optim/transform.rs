@@ -139,3 +139,22 @@ impl Transform for Chain {
         update
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Device;
+
+    /// Each link has its own part of the state, and the factor scales the gradient once.
+    #[test]
+    fn a_chain_works_on_what_the_last_link_made() {
+        let device = Device::cpu();
+        let one = |x: f64| device.upload(&[x], [1].into());
+        let chain = Chain(vec![Box::new(Momentum { beta: 0.5 }), Box::new(Momentum { beta: 0.25 })]);
+        assert_eq!((chain.slots().len(), chain.state(&one(0.0).spec()).len()), (2, 2));
+        let mut state = [one(0.0), one(0.0)];
+        let mut step = |gradient: f64| chain.update(0, &mut state, one(gradient), 2.0).slice::<f64>()[0];
+        assert_eq!(step(1.0), 2.0); // first link 2, second 2
+        assert_eq!(step(1.0), 3.5); // first link 1 + 2, second 0.5 + 3
+    }
+}

@@ -32,15 +32,6 @@ pub fn rows<T: Send>(out: &mut [T], width: usize, f: impl Fn(usize, &mut [T]) + 
     blocks_into(out, group * width, |i, piece| f(i * group, piece));
 }
 
-/// Calls `f(start, end)` for ranges that cover `0..count`, in parallel, each item costing about `cost` elements.
-pub fn blocks(count: usize, cost: usize, f: impl Fn(usize, usize) + Sync + Send) {
-    let group = rows_per_piece(cost);
-    if count <= group {
-        return f(0, count);
-    }
-    (0..count.div_ceil(group)).into_par_iter().for_each(|i| f(i * group, ((i + 1) * group).min(count)));
-}
-
 /// Calls `f(piece, parts)` for `0..pieces`, in parallel, with part `piece` of every slice in `outs`. A slice comes with
 /// the elements of a part; the last part takes what is left, and an absent output is an empty slice.
 pub fn split<const N: usize, T: Send>(
