@@ -1,4 +1,5 @@
-//! Writes the built-in corpus: this crate's own documents and source, joined in the order of their paths.
+//! Writes the built-in corpus, this crate's own documents and source joined in the order of their paths, and the table
+//! of shaders.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
@@ -17,7 +18,18 @@ fn main() -> io::Result<()> {
     files.sort();
     let texts: Vec<String> = files.iter().map(fs::read_to_string).collect::<io::Result<_>>()?;
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("set by cargo"));
-    fs::write(out.join("corpus.txt"), texts.join("\n"))
+    fs::write(out.join("corpus.txt"), texts.join("\n"))?;
+    fs::write(out.join("shaders.rs"), shaders(&files))
+}
+
+/// Name and text of every shader.
+fn shaders(files: &[PathBuf]) -> String {
+    let shaders = files.iter().filter(|path| path.extension().is_some_and(|kind| kind == "wgsl"));
+    let rows = shaders.map(|path| {
+        let name = path.file_stem().and_then(|name| name.to_str()).expect("shaders have plain names");
+        format!("    ({name:?}, include_str!({:?})),\n", path.display().to_string())
+    });
+    format!("static SHADERS: &[(&str, &str)] = &[\n{}];\n", rows.collect::<String>())
 }
 
 fn collect(path: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {

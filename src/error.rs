@@ -49,6 +49,9 @@ pub enum Error {
         /// What would fit.
         advice: String,
     },
+    /// A device that stopped working during a run.
+    #[error("device lost: {0}; what was saved is safe, --resume goes on from it")]
+    Lost(String),
     /// Losses or gradients that stopped being numbers.
     #[error("{0}")]
     NotFinite(String),
@@ -61,7 +64,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Process exit code: 1 run failed, 2 bad usage or input, 3 memory, 130 interrupted.
+    /// Process exit code: 1 run failed, 2 bad usage or input, 3 memory or device lost, 130 interrupted.
     pub fn exit_code(&self) -> i32 {
         match self {
             Error::Config(_)
@@ -69,7 +72,7 @@ impl Error {
             | Error::Device(_)
             | Error::Checkpoint { .. }
             | Error::File { .. } => 2,
-            Error::Memory { .. } => 3,
+            Error::Memory { .. } | Error::Lost(_) => 3,
             Error::NotFinite(_) => 1,
             Error::Interrupted { .. } => 130,
         }

@@ -48,7 +48,7 @@ impl Tensor {
 
     /// One value everywhere. It is stored once.
     pub fn full(value: f64, spec: Spec, device: &Device) -> Tensor {
-        let one = crate::element!(spec.dtype, T => device.upload(&[T::from_f64(value)], Shape::new(&[])));
+        let one = crate::element!(spec.dtype, T => device.constant(T::from_f64(value)));
         Tensor::from_array(one.broadcast(&spec.shape))
     }
 
@@ -131,7 +131,7 @@ impl Tensor {
         if T::DTYPE != self.dtype() {
             return Err(Error::Config(format!("a {} tensor read as {}: cast it first", self.dtype(), T::DTYPE)));
         }
-        Ok(self.value.to_contiguous().slice().to_vec())
+        Ok(self.value.to_host()?.slice().to_vec())
     }
 
     /// Reads the only element, widened to double precision.

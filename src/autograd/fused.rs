@@ -3,7 +3,7 @@
 
 use super::{Derivative, Fused, Saved, SavedArrays, reverse};
 use crate::device::observe::{self, Stage};
-use crate::device::{Array, Spec};
+use crate::device::{Array, Device, Spec};
 use crate::ops::Op;
 use crate::tensor::Tensor;
 
@@ -14,7 +14,12 @@ type Lowered<'a> = (Tensor, &'a [Option<Tensor>]);
 pub(super) fn needs_composition(op: &dyn Op, ins: &[Lowered<'_>]) -> bool {
     let Derivative::Fused(rule) = op.derivative() else { return false };
     let moves = ins.iter().any(|(_, tangents)| tangents.iter().any(Option::is_some));
-    moves && (rule.tangents().is_none() || !all_plain(ins))
+    moves && (!moves_by_kernel(rule, ins[0].0.device()) || !all_plain(ins))
+}
+
+/// Whether there are kernels for tangents on this device.
+fn moves_by_kernel(rule: &dyn Fused, device: &Device) -> bool {
+    rule.tangents().is_some_and(|kernels| !device.is_gpu() || kernels.gpu().is_some())
 }
 
 /// Whether kernels may read these: no trace, no tangent below the level they were taken apart at.
@@ -22,8 +27,8 @@ fn all_plain(ins: &[Lowered<'_>]) -> bool {
     ins.iter().all(|(primal, tangents)| primal.is_plain() && tangents.iter().flatten().all(Tensor::is_plain))
 }
 
-pub(super) fn has_kernels(op: &dyn Op) -> bool {
-    matches!(op.derivative(), Derivative::Fused(rule) if rule.tangents().is_some())
+pub(super) fn has_kernels(op: &dyn Op, device: &Device) -> bool {
+    matches!(op.derivative(), Derivative::Fused(rule) if moves_by_kernel(rule, device))
 }
 
 /// Tangent of the result by the op's kernel; only after [`needs_composition`] said no.
@@ -41,11 +46,15 @@ pub(super) fn push(
     let device = y.value.device();
     let mut out = device.alloc(y.value.spec());
     let specs: Vec<Spec> = arrays.iter().map(|array| array.spec()).collect();
-    let mut scratch = kernels.forward_scratch(&specs).map(|spec| device.scratch(spec));
-    if device.computes() && out.count() > 0 {
+    let scratch = kernels.forward_scratch(&specs).filter(|_| !device.is_gpu());
+    let mut scratch = scratch.map(|spec| device.scratch(spec));
+    if (device.computes() || device.is_gpu()) && out.count() > 0 {
         let (residuals, along) = (residuals.unwrap_or_default(), as_refs(&along));
         let scratch = scratch.as_mut();
-        let kernel = |out: &mut Array| kernels.forward(&arrays, &y.value, residuals, &along, out, scratch);
+        let kernel = |out: &mut Array| match kernels.gpu().filter(|_| device.is_gpu()) {
+            Some(kernels) => kernels.forward(&arrays, &y.value, residuals, &along, out),
+            None => kernels.forward(&arrays, &y.value, residuals, &along, out, scratch),
+        };
         observe::launch(op, Stage::Tangent, &mut out, kernel, |out| vec![out]);
     }
     Some(Tensor::from_array(out))
@@ -90,7 +99,10 @@ fn pull_by_kernel(
     }
     let tensors = || saved.inputs.iter().chain([&saved.output]).flatten().chain([c]);
     match tensors().filter_map(Tensor::level).max() {
-        None if tensors().all(Tensor::is_plain) => Some(kernel(op, rule, saved, residuals, c, needs)),
+        None if tensors().all(Tensor::is_plain) => {
+            let there = !c.device().is_gpu() || rule.gpu().is_some();
+            there.then(|| kernel(op, rule, saved, residuals, c, needs))
+        }
         None => None,
         Some(level) => pull_lifted(level, op, rule, saved, residuals, c, needs),
     }
@@ -108,9 +120,14 @@ fn kernel(
     let device = c.value.device();
     let c = c.value.to_contiguous();
     let mut grads = allocate(&c, saved, needs);
-    let mut scratch = rule.backward_scratch(&saved.specs).map(|spec| device.scratch(spec));
-    if device.computes() {
-        let kernel = |grads: &mut Vec<_>| rule.backward(&arrays(saved, residuals), &c, grads, scratch.as_mut());
+    let scratch = rule.backward_scratch(&saved.specs).filter(|_| !device.is_gpu());
+    let mut scratch = scratch.map(|spec| device.scratch(spec));
+    if device.computes() || device.is_gpu() {
+        let saved = arrays(saved, residuals);
+        let kernel = |grads: &mut Vec<_>| match rule.gpu().filter(|_| device.is_gpu()) {
+            Some(kernels) => kernels.backward(&saved, &c, grads),
+            None => rule.backward(&saved, &c, grads, scratch.as_mut()),
+        };
         observe::launch(op, Stage::Backward, &mut grads, kernel, |grads| grads.iter().flatten().collect());
     }
     grads.into_iter().map(|grad| grad.map(Tensor::from_array)).collect()
@@ -143,7 +160,8 @@ fn pull_lifted(
     let directions = directions(saved, c, level);
     let moving = |k: usize| saved_tangents(saved, level, k).iter().any(Option::is_some);
     if (0..directions).any(moving) {
-        let kernels = rule.tangents().filter(|kernels| kernels.has_backward())?;
+        let there = moves_by_kernel(rule, c0.device()) && (!c0.device().is_gpu() || rule.gpu().is_some());
+        let kernels = rule.tangents().filter(|kernels| there && kernels.has_backward())?;
         let plain = |t: &Tensor| t.is_plain();
         let below_plain = below.inputs.iter().flatten().all(plain) && c0.is_plain();
         if !below_plain || saved.inputs.iter().all(Option::is_none) {
@@ -155,11 +173,14 @@ fn pull_lifted(
             let tangents = contiguous(&saved_tangents(saved, level, k));
             let dc = dc.get(k).and_then(Option::as_ref).map(|t| t.value.to_contiguous());
             let mut grads = allocate(&c_array, saved, needs);
-            let mut scratch = kernels.backward_scratch(&saved.specs).map(|spec| c_array.device().scratch(spec));
-            if c_array.device().computes() {
-                let saved = arrays(&below, residuals);
-                let kernel = |grads: &mut Vec<_>| {
-                    kernels.backward(&saved, &c_array, &as_refs(&tangents), dc.as_ref(), grads, scratch.as_mut());
+            let device = c_array.device();
+            let scratch = kernels.backward_scratch(&saved.specs).filter(|_| !device.is_gpu());
+            let mut scratch = scratch.map(|spec| device.scratch(spec));
+            if device.computes() || device.is_gpu() {
+                let (saved, along) = (arrays(&below, residuals), as_refs(&tangents));
+                let kernel = |grads: &mut Vec<_>| match kernels.gpu().filter(|_| device.is_gpu()) {
+                    Some(kernels) => kernels.backward(&saved, &c_array, &along, dc.as_ref(), grads),
+                    None => kernels.backward(&saved, &c_array, &along, dc.as_ref(), grads, scratch.as_mut()),
                 };
                 observe::launch(op, Stage::Tangent, &mut grads, kernel, |grads| grads.iter().flatten().collect());
             }

@@ -184,6 +184,17 @@ pub trait Fused {
     fn tangents(&self) -> Option<&dyn Tangents> {
         None
     }
+
+    /// The backward kernel for a GPU. Without one, the composition is walked there.
+    fn gpu(&self) -> Option<&dyn GpuBackward> {
+        None
+    }
+}
+
+/// [`Fused::backward`] for a GPU. Scratch is the kernel's own to take, on the null device too.
+pub trait GpuBackward {
+    /// Writes the cotangents of those operands that have an array in `grads` (contiguous, unspecified contents).
+    fn backward(&self, saved: &SavedArrays<'_>, c: &Array, grads: &mut [Option<Array>]);
 }
 
 /// Tangent kernels of a [`Fused`] op: the forward pass and the backward pass, differentiated along one direction.
@@ -227,4 +238,25 @@ pub trait Tangents {
     fn backward_scratch(&self, _ins: &[Spec]) -> Option<Spec> {
         None
     }
+
+    /// The same kernels for a GPU. Without them, the composition runs there.
+    fn gpu(&self) -> Option<&dyn GpuTangents> {
+        None
+    }
+}
+
+/// [`Tangents`] for a GPU: both directions. Scratch is the kernels' own to take, on the null device too.
+pub trait GpuTangents {
+    /// As [`Tangents::forward`].
+    fn forward(&self, ins: &[&Array], y: &Array, residuals: &[Array], tangents: &[Option<&Array>], out: &mut Array);
+
+    /// As [`Tangents::backward`].
+    fn backward(
+        &self,
+        saved: &SavedArrays<'_>,
+        c: &Array,
+        tangents: &[Option<&Array>],
+        dc: Option<&Array>,
+        grads: &mut [Option<Array>],
+    );
 }

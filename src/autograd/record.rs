@@ -3,7 +3,7 @@
 use super::{Derivative, Saved, Saves, fused};
 use crate::device::observe::{self, Stage};
 use crate::device::{Array, Device, Spec};
-use crate::ops::{Op, Outputs};
+use crate::ops::{self, Op, Outputs};
 use crate::shape::Shape;
 use crate::tensor::Tensor;
 use std::sync::Arc;
@@ -142,10 +142,10 @@ fn run(op: &dyn Op, ins: &[&Array], out: Spec, residuals: bool) -> (Array, Vec<A
 
 fn launch(device: &Device, op: &dyn Op, ins: &[&Array], y: &mut Array, residuals: &mut [Array], add: bool) {
     let specs: Vec<Spec> = ins.iter().map(|a| a.spec()).collect();
-    let mut scratch = op.scratch(&specs).map(|spec| device.scratch(spec));
-    if device.computes() && y.count() > 0 {
+    let mut scratch = op.scratch(&specs).filter(|_| !device.is_gpu()).map(|spec| device.scratch(spec));
+    if y.count() > 0 {
         let scratch = scratch.as_mut();
-        let kernel = |y: &mut Array| op.cpu(ins, Outputs { y, residuals, scratch, add });
+        let kernel = |y: &mut Array| ops::run(op, ins, Outputs { y, residuals, scratch, add });
         observe::launch(op.name(), Stage::Forward, y, kernel, |y| vec![y]);
     }
 }
@@ -156,13 +156,14 @@ fn lifted(level: u64, op: Arc<dyn Op>, ins: &[&Tensor], out: Spec, keep: bool) -
     let traced = traces.iter().any(Option::is_some) && !matches!(op.derivative(), Derivative::Zero);
     let lowered: Vec<(Tensor, &[Option<Tensor>])> = ins.iter().map(|t| t.lower(level)).collect();
     let primals: Vec<&Tensor> = lowered.iter().map(|(primal, _)| primal).collect();
-    let (y, residuals) = if fused::needs_composition(&*op, &lowered) {
+    let (y, residuals) = if out.shape.count() > 0 && fused::needs_composition(&*op, &lowered) {
         let Derivative::Fused(fused) = op.derivative() else { unreachable!("only fused ops have compositions") };
         let plain: Vec<Tensor> =
             ins.iter().map(|t| if over(t, level).is_some() { t.untraced() } else { (*t).clone() }).collect();
         (fused.composition(&plain), None)
     } else {
-        let (y, residuals) = forward(op.clone(), &primals, out, keep || traced || fused::has_kernels(&*op));
+        let (y, residuals) =
+            forward(op.clone(), &primals, out, keep || traced || fused::has_kernels(&*op, ins[0].device()));
         let directions = lowered.iter().map(|(_, tangents)| tangents.len()).max().unwrap_or(0);
         let tangents = (0..directions)
             .map(|k| {

@@ -1,7 +1,8 @@
 //! A strided view of a storage: what kernels read and write.
 
-use super::{Buffer, Device, ledger::Tag};
+use super::{Buffer, Device, kernel::Kernel, ledger::Tag};
 use crate::dtype::{DType, Element};
+use crate::error::Result;
 use crate::shape::{Shape, Strides};
 use std::sync::Arc;
 
@@ -125,6 +126,52 @@ impl Array {
         let (offset, count) = (self.offset, self.count());
         let buffer = Arc::get_mut(&mut self.buffer).expect("a shared storage is never written");
         &mut buffer.slice_mut()[offset..offset + count]
+    }
+
+    /// Where it begins in its storage, in elements.
+    pub fn offset(&self) -> usize {
+        self.offset
+    }
+
+    /// The GPU's handle of its storage.
+    #[cfg(feature = "gpu")]
+    pub(super) fn gpu_buffer(&self) -> Option<&wgpu::Buffer> {
+        self.buffer.gpu()
+    }
+
+    /// The elements row by row, in host memory: a copy unless they lie so there. Waits for a GPU, and reports what went
+    /// wrong on it.
+    pub fn to_host(&self) -> Result<Array> {
+        let x = self.to_contiguous();
+        #[cfg(feature = "gpu")]
+        if let Some(gpu) = self.device().gpu() {
+            return gpu.read(&x);
+        }
+        Ok(x)
+    }
+
+    /// One value everywhere; panics unless contiguous, unique and the whole storage.
+    pub fn fill<T: Element>(&mut self, value: T) {
+        if !self.device().is_gpu() {
+            return self.slice_mut().fill(value);
+        }
+        assert!(self.contiguous() && self.unique() && self.offset == 0, "a view or shared storage written");
+        // Two halves to a word; storages are padded to whole ones.
+        let word = bytemuck::bytes_of(&value).iter().cycle().take(4).copied().collect::<Vec<u8>>();
+        let count = (self.count() * self.dtype.size()).div_ceil(4);
+        let word = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
+        Kernel::new("fill", "fill").write(self).word(count).word(word as usize).run(count.div_ceil(256));
+    }
+
+    /// Copies elements over all of it; panics unless contiguous, unique and the whole storage.
+    pub fn fill_from<T: Element>(&mut self, data: &[T]) {
+        #[cfg(feature = "gpu")]
+        if let Some(gpu) = self.device().clone().gpu() {
+            assert!(self.contiguous() && self.unique() && self.offset == 0, "a view or shared storage written");
+            assert_eq!((T::DTYPE, data.len()), (self.dtype, self.count()), "elements of another type or number");
+            return gpu.write(self, bytemuck::cast_slice(data));
+        }
+        self.slice_mut().copy_from_slice(data);
     }
 
     /// What its storage is counted under.

@@ -31,23 +31,28 @@ impl Pool {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Memory of `size` bytes, in whole units, with unspecified contents.
-    fn take(&self, size: usize, highest: u64) -> Memory {
+    /// A piece from a shelf, of `size` bytes or more, if one fits. If not the caller has to bring a fresh one: it is
+    /// counted from now on, and what would be too much beside it has left the shelves.
+    fn take(&self, size: usize, highest: u64) -> Option<Memory> {
         let mut shelves = self.shelves();
         let limit = most_reserved(highest) as usize;
         // A fresh piece beyond the limit would cost another one its place, and page faults in every step.
         let largest = if shelves.reserved + size > limit { usize::MAX } else { size + size / 4 };
-        if let Some(memory) = shelves.smallest(size, largest) {
-            return memory;
+        let found = shelves.smallest(size, largest);
+        if found.is_none() {
+            shelves.reserved += size;
+            shelves.trim(limit);
         }
-        shelves.reserved += size;
-        shelves.trim(limit);
-        drop(shelves);
-        Memory::new(size)
+        found
+    }
+
+    /// Takes back what [`Pool::take`] counted for a fresh piece that could not be had.
+    fn uncount(&self, size: usize) {
+        self.shelves().reserved -= size;
     }
 
     fn put(&self, memory: Memory) {
-        self.shelves().free.entry(memory.bytes().len()).or_default().push(memory);
+        self.shelves().free.entry(memory.size()).or_default().push(memory);
     }
 
     /// Bytes held from the system.
@@ -91,7 +96,7 @@ impl Buffer {
     pub(super) fn new(device: &Device, bytes: usize, tag: Tag) -> Buffer {
         device.ledger().add(tag, bytes);
         let memory = match device.computes() {
-            true => device.pool().take(bytes.next_multiple_of(UNIT), device.ledger().highest()),
+            true => memory(device, bytes.next_multiple_of(UNIT)),
             false => Memory::none(),
         };
         Buffer { device: device.clone(), bytes, tag: AtomicU8::new(tag as u8), memory }
@@ -115,7 +120,16 @@ impl Buffer {
 
     /// Bytes of whole elements that have contents: none on the `Null` device.
     fn held<T>(&self) -> usize {
-        self.bytes.min(self.memory.bytes().len()) / size_of::<T>() * size_of::<T>()
+        self.bytes.min(self.memory.size()) / size_of::<T>() * size_of::<T>()
+    }
+
+    /// The GPU's handle of it; none after a fault, and for storages without elements.
+    #[cfg(feature = "gpu")]
+    pub(super) fn gpu(&self) -> Option<&wgpu::Buffer> {
+        match &self.memory {
+            Memory::Gpu(buffer) => Some(buffer),
+            _ => None,
+        }
     }
 
     pub(super) fn slice<T: Pod>(&self) -> &[T] {
@@ -131,9 +145,38 @@ impl Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         self.device.ledger().remove(self.tag(), self.bytes);
-        if self.device.computes() {
-            let memory = std::mem::replace(&mut self.memory, Memory::none());
+        let memory = std::mem::replace(&mut self.memory, Memory::none());
+        if memory.size() > 0 {
             self.device.pool().put(memory);
         }
     }
+}
+
+/// Memory of `size` bytes with unspecified contents: from the pool, or fresh.
+fn memory(device: &Device, size: usize) -> Memory {
+    let pool = device.pool();
+    let found = pool.take(size, device.ledger().highest());
+    #[cfg(feature = "gpu")]
+    if let Some(gpu) = device.gpu() {
+        return found.unwrap_or_else(|| fresh(gpu, pool, size));
+    }
+    found.unwrap_or_else(|| Memory::new(size))
+}
+
+/// Memory from the driver. What cannot be had, even with all shelves cleared, is a fault of the device.
+#[cfg(feature = "gpu")]
+fn fresh(gpu: &super::gpu::Gpu, pool: &Pool, size: usize) -> Memory {
+    let within = |pool: &Pool| gpu.limit().is_none_or(|limit| pool.reserved() <= limit);
+    for clear in [false, true] {
+        if clear {
+            pool.clear();
+            gpu.forget_bindings();
+        }
+        if let Some(buffer) = within(pool).then(|| gpu.buffer(size as u64)).flatten() {
+            return Memory::Gpu(buffer);
+        }
+    }
+    gpu.out_of_memory(pool.reserved(), size as u64);
+    pool.uncount(size);
+    Memory::none()
 }

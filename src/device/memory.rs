@@ -1,4 +1,4 @@
-//! Host memory behind storages.
+//! Memory behind storages.
 
 use bytemuck::{Pod, Zeroable};
 use memmap2::MmapMut;
@@ -20,6 +20,8 @@ const MAPPED: usize = 256 * 1024;
 pub(super) enum Memory {
     Lines(Vec<Line>),
     Mapped(MmapMut),
+    #[cfg(feature = "gpu")]
+    Gpu(wgpu::Buffer),
 }
 
 impl Memory {
@@ -39,10 +41,22 @@ impl Memory {
         }
     }
 
+    /// Bytes, here or on a GPU.
+    pub fn size(&self) -> usize {
+        match self {
+            Memory::Lines(lines) => UNIT * lines.len(),
+            Memory::Mapped(map) => map.len(),
+            #[cfg(feature = "gpu")]
+            Memory::Gpu(buffer) => buffer.size() as usize,
+        }
+    }
+
     pub fn bytes(&self) -> &[u8] {
         match self {
             Memory::Lines(lines) => bytemuck::cast_slice(lines),
             Memory::Mapped(map) => map,
+            #[cfg(feature = "gpu")]
+            Memory::Gpu(_) => panic!("a storage of a GPU read by the host"),
         }
     }
 
@@ -50,6 +64,8 @@ impl Memory {
         match self {
             Memory::Lines(lines) => bytemuck::cast_slice_mut(lines),
             Memory::Mapped(map) => map,
+            #[cfg(feature = "gpu")]
+            Memory::Gpu(_) => panic!("a storage of a GPU written by the host"),
         }
     }
 }

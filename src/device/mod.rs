@@ -3,6 +3,9 @@
 mod array;
 mod buffer;
 pub mod cpu;
+#[cfg(feature = "gpu")]
+pub mod gpu;
+pub mod kernel;
 mod ledger;
 mod memory;
 pub mod observe;
@@ -11,33 +14,53 @@ pub use array::{Array, Spec};
 pub use buffer::Buffer;
 pub use ledger::{Bytes, Ledger, Tag, tagged};
 
-use crate::dtype::Element;
-use crate::error::{Error, Result};
+use crate::dtype::{DType, Element};
+#[cfg(not(feature = "gpu"))]
+use crate::error::Error;
+use crate::error::Result;
 use crate::shape::Shape;
 use std::sync::Arc;
 
 /// A handle on a device; clones share its memory and its counts.
 ///
 /// * `Cpu` computes on the host, on the threads of the current `rayon` pool.
-/// * `Null` has shapes and a ledger but no storage: a step on it is a memory plan.
+/// * `Gpu` records kernels for an adapter; only reading waits for it.
+/// * `Null` has shapes and a ledger but no storage: a step on it is a memory plan, for the host or for a GPU.
 #[derive(Clone)]
 pub struct Device(Arc<Inner>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Cpu,
+    Gpu,
     Null,
+    NullGpu,
 }
 
 struct Inner {
     kind: Kind,
+    #[cfg(feature = "gpu")]
+    gpu: Option<gpu::Gpu>,
     ledger: Ledger,
     pool: buffer::Pool,
 }
 
 impl Device {
     fn new(kind: Kind) -> Device {
-        Device(Arc::new(Inner { kind, ledger: Ledger::default(), pool: buffer::Pool::default() }))
+        Device(Arc::new(Inner {
+            kind,
+            #[cfg(feature = "gpu")]
+            gpu: None,
+            ledger: Ledger::default(),
+            pool: buffer::Pool::default(),
+        }))
+    }
+
+    /// A GPU by a part of its name; `gpu` is the best that is no software.
+    #[cfg(feature = "gpu")]
+    pub fn open_gpu(name: &str, options: gpu::Options) -> Result<Device> {
+        let gpu = Some(gpu::Gpu::open(name, options)?);
+        Ok(Device(Arc::new(Inner { kind: Kind::Gpu, gpu, ledger: Ledger::default(), pool: buffer::Pool::default() })))
     }
 
     /// The host, with a pool and a ledger of its own.
@@ -50,28 +73,71 @@ impl Device {
         Device::new(Kind::Null)
     }
 
-    /// The device a user asked for: `auto` takes the best there is.
+    /// A device that counts like a GPU and computes nothing.
+    pub fn null_gpu() -> Device {
+        Device::new(Kind::NullGpu)
+    }
+
+    /// The device a user asked for: `cpu`; `gpu`, the best that is no software; `auto`, that or else the host; or a
+    /// GPU by a part of its name, software drivers too.
+    #[cfg(feature = "gpu")]
+    pub fn by_name(name: &str) -> Result<Device> {
+        let open = |name: &str| Device::open_gpu(name, gpu::Options::default());
+        match name {
+            "cpu" => Ok(Device::cpu()),
+            "auto" => match gpu::adapters().first() {
+                Some(best) if best.is_hardware() => open("gpu"),
+                _ => Ok(Device::cpu()),
+            },
+            name => open(name),
+        }
+    }
+
+    /// The device a user asked for: built without the feature `gpu` there is the host alone.
+    #[cfg(not(feature = "gpu"))]
     pub fn by_name(name: &str) -> Result<Device> {
         match name {
             "auto" | "cpu" => Ok(Device::cpu()),
-            "gpu" => {
-                Err(Error::Device("device gpu: this version computes on the CPU only; there are auto, cpu".into()))
-            }
-            other => Err(Error::Device(format!("there is no device {other:?}; there are auto, cpu"))),
+            name => Err(Error::Device(format!(
+                "there is no device {name:?}; built without the feature gpu there are auto, cpu"
+            ))),
         }
     }
 
     /// Lower-case name, as in reports.
-    pub fn name(&self) -> &'static str {
+    pub fn name(&self) -> &str {
         match self.0.kind {
+            #[cfg(feature = "gpu")]
+            Kind::Gpu => self.gpu().map_or("gpu", |gpu| &gpu.about().name),
+            #[cfg(not(feature = "gpu"))]
+            Kind::Gpu => "gpu",
             Kind::Cpu => "cpu",
-            Kind::Null => "null",
+            Kind::Null | Kind::NullGpu => "null",
         }
+    }
+
+    /// Whether kernels are recorded for a GPU rather than run by the host; true of the null device that counts so.
+    pub fn is_gpu(&self) -> bool {
+        matches!(self.0.kind, Kind::Gpu | Kind::NullGpu)
+    }
+
+    /// The adapter behind it, if there is one.
+    #[cfg(feature = "gpu")]
+    pub fn gpu(&self) -> Option<&gpu::Gpu> {
+        self.0.gpu.as_ref()
     }
 
     /// Whether storages have contents; false on `Null`.
     pub fn computes(&self) -> bool {
-        self.0.kind != Kind::Null
+        matches!(self.0.kind, Kind::Cpu | Kind::Gpu)
+    }
+
+    /// Notes an op that has no kernel for this GPU.
+    pub(crate) fn count_host_op(&self) {
+        #[cfg(feature = "gpu")]
+        if let Some(gpu) = self.gpu() {
+            gpu.count_host_op();
+        }
     }
 
     /// Bytes by tag.
@@ -92,6 +158,10 @@ impl Device {
     /// Gives pooled memory that nothing uses back to the system.
     pub fn trim(&self) {
         self.0.pool.clear();
+        #[cfg(feature = "gpu")]
+        if let Some(gpu) = self.gpu() {
+            gpu.forget_bindings();
+        }
     }
 
     fn pool(&self) -> &buffer::Pool {
@@ -99,7 +169,9 @@ impl Device {
     }
 
     /// An array with unspecified contents, counted under the current tag.
+    #[track_caller]
     pub fn alloc(&self, spec: Spec) -> Array {
+        assert!(!self.is_gpu() || spec.dtype != DType::F64, "no f64 on device {self:?}: cast to f32 first");
         Array::new(Buffer::new(self, spec.bytes(), ledger::current_tag()), spec)
     }
 
@@ -112,7 +184,18 @@ impl Device {
     pub fn upload<T: Element>(&self, data: &[T], shape: Shape) -> Array {
         let mut array = self.alloc(Spec { dtype: T::DTYPE, shape });
         if self.computes() {
-            array.slice_mut().copy_from_slice(data);
+            array.fill_from(data);
+        }
+        array
+    }
+
+    /// One value, stored once.
+    pub fn constant<T: Element>(&self, value: T) -> Array {
+        let mut array = self.alloc(Spec::new(T::DTYPE, []));
+        match self.is_gpu() {
+            true => array.fill(value),
+            false if self.computes() => array.slice_mut()[0] = value,
+            false => {}
         }
         array
     }

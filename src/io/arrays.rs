@@ -41,12 +41,8 @@ pub fn decode(bytes: &[u8], path: &Path, device: &Device) -> Result<Arrays> {
 }
 
 fn upload(view: &TensorView<'_>, dtype: DType, device: &Device) -> Array {
-    let mut array = device.alloc(Spec::new(dtype, view.shape()));
-    if device.computes() {
-        // The file's bytes need not be aligned for the element type, so they are copied as bytes.
-        element!(dtype, T => bytemuck::cast_slice_mut(array.slice_mut::<T>()).copy_from_slice(view.data()));
-    }
-    array
+    // The file's bytes need not be aligned for the element type, so they are copied as bytes.
+    element!(dtype, T => device.upload(&bytemuck::pod_collect_to_vec::<u8, T>(view.data()), view.shape().into()))
 }
 
 const NAMES: [(DType, Dtype); 5] = [

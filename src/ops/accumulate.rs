@@ -1,5 +1,6 @@
 //! Sums of cotangents, in place where nothing else refers to the storage.
 
+use super::elementwise;
 use super::walk::{CHUNK, Reader};
 use crate::device::{Array, cpu};
 use crate::float;
@@ -42,7 +43,9 @@ fn sum_arrays(mut a: Array, mut b: Array) -> Array {
 
 /// `y += x`; `y` must be unique and contiguous, `x` of its shape.
 pub fn add_assign(y: &mut Array, x: &Array) {
-    if y.device().computes() {
+    if y.device().is_gpu() {
+        elementwise::record_update("plus_f32", x, y);
+    } else if y.device().computes() {
         float!(y.dtype(), T => add::<T>(y, x));
     }
 }

@@ -46,6 +46,9 @@ macro_rules! binary {
                         elementwise::combine([ins[0], ins[1]], out.y, #[inline(always)] |[$a, $b]: [T; 2]| $value)
                     })
                 }
+                fn gpu(&self, ins: &[&Array], out: Outputs<'_>) {
+                    elementwise::record(concat!(stringify!($method), "_f32"), ins, out.y);
+                }
                 fn derivative(&self) -> Derivative<'_> {
                     Derivative::$class(self)
                 }

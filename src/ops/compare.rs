@@ -26,6 +26,10 @@ macro_rules! comparisons {
                         elementwise::combine([ins[0], ins[1]], out.y, #[inline(always)] |[$a, $b]: [T; 2]| $value as u32)
                     })
                 }
+                fn gpu(&self, ins: &[&Array], out: Outputs<'_>) {
+                    let kind = elementwise::wgsl(ins[0].dtype());
+                    elementwise::record(&format!("{}_{kind}", stringify!($method)), ins, out.y);
+                }
                 fn derivative(&self) -> Derivative<'_> {
                     Derivative::Zero
                 }
@@ -74,6 +78,9 @@ impl Op for Select {
     fn cpu(&self, ins: &[&Array], out: Outputs<'_>) {
         element!(ins[0].dtype(), T => elementwise::select::<T>(ins[2], ins[0], ins[1], out.y))
     }
+    fn gpu(&self, ins: &[&Array], out: Outputs<'_>) {
+        elementwise::record(&format!("select_{}", elementwise::wgsl(out.y.dtype())), ins, out.y);
+    }
     fn derivative(&self) -> Derivative<'_> {
         Derivative::Custom(self)
     }
@@ -114,6 +121,9 @@ impl Op for Cast {
         element!(ins[0].dtype(), A => element!(self.0, Y => {
             elementwise::map::<A, Y>(ins[0], out.y, |x| Y::from_f64(x.to_f64()))
         }))
+    }
+    fn gpu(&self, ins: &[&Array], out: Outputs<'_>) {
+        elementwise::record_cast(ins[0], out.y);
     }
     fn derivative(&self) -> Derivative<'_> {
         match self.0 {

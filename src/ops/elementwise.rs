@@ -1,9 +1,11 @@
-//! Loops shared by elementwise kernels: chunks in parallel, each read contiguously, compiled for SIMD.
+//! What elementwise kernels share: on the host, chunks in parallel, each read contiguously, compiled for SIMD; on a GPU
+//! `shaders/elementwise.wgsl`.
 
 use super::walk::{CHUNK, Reader};
 use crate::device::cpu::row;
+use crate::device::kernel::{Kernel, Views};
 use crate::device::{Array, cpu};
-use crate::dtype::Element;
+use crate::dtype::{DType, Element};
 
 /// Chunks that one task takes.
 const TASK: usize = 32 * CHUNK;
@@ -67,4 +69,79 @@ pub(crate) fn select<T: Element>(mask: &Array, a: &Array, b: &Array, y: &mut Arr
             }
         }
     });
+}
+
+/// `y = function(ins…)` on a GPU; `function` is one of `shaders/functions.wgsl`. Operands are broadcast to the result.
+pub(crate) fn record(function: &str, ins: &[&Array], y: &mut Array) {
+    const ENTRIES: [(&str, &str, &str); 3] = [
+        ("ONE", "dense_one", "strided_one"),
+        ("TWO", "dense_two", "strided_two"),
+        ("THREE", "dense_three", "strided_three"),
+    ];
+    run(ENTRIES[ins.len() - 1], function, ins, y);
+}
+
+/// `y = function(y, x)` on a GPU.
+pub(crate) fn record_update(function: &str, x: &Array, y: &mut Array) {
+    run(("UPDATE", "dense_update", "strided_update"), function, &[x], y);
+}
+
+fn run((kind, dense, strided): (&str, &'static str, &'static str), function: &str, ins: &[&Array], y: &mut Array) {
+    let ins: Vec<Array> = ins.iter().map(|x| x.broadcast(y.shape())).collect();
+    let views = Views::new(&ins.iter().collect::<Vec<_>>());
+    let (count, result, steps) = (y.count(), wgsl(y.dtype()), views.dense());
+    let (entry, threads) = if steps.is_some() { (dense, count.div_ceil(4)) } else { (strided, count) };
+    let mut kernel = Kernel::new("elementwise", entry).name("Y", result).write(y);
+    for (other, none) in [("ONE", "none_one"), ("TWO", "none_two"), ("THREE", "none_three"), ("UPDATE", "none_update")]
+    {
+        kernel = kernel.name(other, if other == kind { function } else { none });
+    }
+    for (i, (kind, step)) in [("A", "A_STEP"), ("B", "B_STEP"), ("C", "C_STEP")].into_iter().enumerate() {
+        // What an entry has no operand for is still in its file.
+        kernel = kernel.name(kind, ins.get(i).map_or("u32", |x| wgsl(x.dtype())));
+        kernel = kernel.name(step, steps.as_ref().and_then(|steps| steps.get(i)).copied().unwrap_or(0));
+    }
+    let kernel = ins.iter().fold(kernel, Kernel::read);
+    views.fill(kernel, count).run(threads.div_ceil(256));
+}
+
+/// The same elements row by row, of any type, on a GPU.
+pub(crate) fn record_copy(x: &Array, y: &mut Array) {
+    if x.dtype().size() == 4 {
+        let (views, count) = (Views::new(&[x]), x.count());
+        let (entry, threads) = if views.dense().is_some_and(|steps| steps[0] == 1) {
+            ("dense", count.div_ceil(4))
+        } else {
+            ("strided", count)
+        };
+        let kernel = Kernel::new("copy", entry).write(y).read(x);
+        return views.fill(kernel, count).words([0, 0, 0]).run(threads.div_ceil(256));
+    }
+    let count = x.count();
+    let kernel = Kernel::new("copy", "halves").write(y).read(x);
+    Views::new(&[x]).fill(kernel, count).words([0, 0, 0]).run(count.div_ceil(2).div_ceil(256));
+}
+
+/// Conversion on a GPU.
+pub(crate) fn record_cast(x: &Array, y: &mut Array) {
+    let count = x.count();
+    let (entry, threads) = match y.dtype().size() {
+        2 => ("cast_to_halves", count.div_ceil(2)),
+        _ => ("cast_to_words", count),
+    };
+    let kernel = Kernel::new("cast", entry)
+        .name("READ", format!("read_{}", x.dtype()))
+        .name("WRITE", format!("write_{}", y.dtype()))
+        .write(y)
+        .read(x);
+    Views::new(&[x]).fill(kernel, count).run(threads.div_ceil(256));
+}
+
+/// The shader type of elements.
+pub(super) fn wgsl(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F32 => "f32",
+        DType::U32 => "u32",
+        other => panic!("no arithmetic on {other} on a GPU: cast to f32 first"),
+    }
 }

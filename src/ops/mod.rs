@@ -10,6 +10,7 @@ pub mod cross_entropy;
 pub mod dropout;
 mod elementwise;
 pub mod extremum;
+mod host;
 pub mod index;
 pub mod linear;
 pub mod matmul;
@@ -30,7 +31,7 @@ use crate::tensor::Tensor;
 
 /// A primitive operation on tensors. A value of this type holds its constants (axes, epsilon, seed).
 ///
-/// A GPU device will ask an op for its WGSL entry point here, beside `cpu`; `Null` asks for nothing but shapes.
+/// Its kernels stand side by side: `cpu` computes on the host, `gpu` names entries of the shader file of the same name.
 pub trait Op: Send + Sync + std::fmt::Debug {
     /// Name in messages and tables, and of the shader file.
     fn name(&self) -> &'static str;
@@ -66,6 +67,12 @@ pub trait Op: Send + Sync + std::fmt::Debug {
     /// Computes the result on the host.
     fn cpu(&self, ins: &[&Array], out: Outputs<'_>);
 
+    /// Records kernels for a GPU. On the null device it is called too, so that scratch taken here is planned. Without
+    /// one of its own, an op runs on the host, and the GPU waits for it.
+    fn gpu(&self, ins: &[&Array], out: Outputs<'_>) {
+        host::run(self, ins, out);
+    }
+
     /// How the result changes with the operands.
     fn derivative(&self) -> Derivative<'_>;
 
@@ -75,13 +82,22 @@ pub trait Op: Send + Sync + std::fmt::Debug {
     }
 }
 
+/// Runs an op's forward kernel where its operands are.
+pub(crate) fn run(op: &dyn Op, ins: &[&Array], out: Outputs<'_>) {
+    match out.y.device().is_gpu() {
+        true => op.gpu(ins, out),
+        false if out.y.device().computes() => op.cpu(ins, out),
+        false => {}
+    }
+}
+
 /// Where a forward kernel writes. Everything is contiguous, with unspecified contents.
 pub struct Outputs<'a> {
     /// The result.
     pub y: &'a mut Array,
     /// As declared by [`Op::residuals`], or empty when nothing will be differentiated.
     pub residuals: &'a mut [Array],
-    /// As declared by [`Op::scratch`].
+    /// As declared by [`Op::scratch`], on the host.
     pub scratch: Option<&'a mut Array>,
     /// Add to `y` instead of overwriting it; only where [`Op::adds`].
     pub add: bool,

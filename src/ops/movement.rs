@@ -2,6 +2,7 @@
 
 use super::{Input, Op, Outputs, Sample, elementwise};
 use crate::autograd::{Derivative, Transpose};
+use crate::device::kernel::{Kernel, Views};
 use crate::device::{Array, Spec};
 use crate::element;
 use crate::shape::{Shape, Strides};
@@ -24,6 +25,9 @@ impl Op for Contiguous {
     fn cpu(&self, ins: &[&Array], out: Outputs<'_>) {
         element!(ins[0].dtype(), T => elementwise::map::<T, T>(ins[0], out.y, |x| x))
     }
+    fn gpu(&self, ins: &[&Array], out: Outputs<'_>) {
+        elementwise::record_copy(ins[0], out.y);
+    }
     fn derivative(&self) -> Derivative<'_> {
         Derivative::Linear(self)
     }
@@ -44,8 +48,8 @@ impl Array {
     /// The same elements row by row in a storage of their own.
     pub fn to_owned(&self) -> Array {
         let mut y = self.device().alloc(self.spec());
-        if self.device().computes() && y.count() > 0 {
-            Contiguous.cpu(&[self], Outputs { y: &mut y, residuals: &mut [], scratch: None, add: false });
+        if y.count() > 0 {
+            super::run(&Contiguous, &[self], Outputs { y: &mut y, residuals: &mut [], scratch: None, add: false });
         }
         y
     }
@@ -73,6 +77,9 @@ impl Op for Reshape {
             let x = ins[0].to_contiguous();
             out.y.slice_mut::<T>().copy_from_slice(x.slice::<T>());
         })
+    }
+    fn gpu(&self, ins: &[&Array], out: Outputs<'_>) {
+        elementwise::record_copy(ins[0], out.y);
     }
     fn derivative(&self) -> Derivative<'_> {
         Derivative::Linear(self)
@@ -219,6 +226,13 @@ impl Op for Pad {
             place::<T>(ins[0], out.y, self.axis, self.before)
         })
     }
+    fn gpu(&self, ins: &[&Array], out: Outputs<'_>) {
+        if out.y.dtype().size() == 2 {
+            return super::host::run(self, ins, out);
+        }
+        element!(out.y.dtype(), T => out.y.fill::<T>(bytemuck::Zeroable::zeroed()));
+        record_place(ins[0], out.y, self.axis, self.before);
+    }
     fn derivative(&self) -> Derivative<'_> {
         Derivative::Linear(self)
     }
@@ -255,6 +269,16 @@ impl Op for Concat {
             start += x.shape()[self.0];
         }
     }
+    fn gpu(&self, ins: &[&Array], out: Outputs<'_>) {
+        if out.y.dtype().size() == 2 {
+            return super::host::run(self, ins, out);
+        }
+        let mut start = 0;
+        for x in ins {
+            record_place(x, out.y, self.0, start);
+            start += x.shape()[self.0];
+        }
+    }
     fn derivative(&self) -> Derivative<'_> {
         Derivative::Linear(self)
     }
@@ -280,6 +304,16 @@ fn place<T: crate::dtype::Element>(x: &Array, y: &mut Array, axis: usize, start:
     for (row, part) in rows {
         row[start * inner..][..run].copy_from_slice(part);
     }
+}
+
+/// The same on a GPU, for words: threads that write neighbouring halves would share one.
+fn record_place(x: &Array, y: &mut Array, axis: usize, start: usize) {
+    let run: usize = x.shape()[axis..].iter().product();
+    let step: usize = y.shape()[axis..].iter().product();
+    let inner: usize = y.shape()[axis + 1..].iter().product();
+    let count = x.count();
+    let kernel = Views::new(&[x]).fill(Kernel::new("copy", "place").write(y).read(x), count);
+    kernel.words([run.max(1), step, start * inner]).run(count.div_ceil(256));
 }
 
 /// The tensor itself, as a node of its own: lets a replay tell its operands apart from what they came of.

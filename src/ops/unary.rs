@@ -49,6 +49,9 @@ impl<F: Function> Op for Unary<F> {
     fn cpu(&self, ins: &[&Array], out: Outputs<'_>) {
         float!(ins[0].dtype(), T => elementwise::map::<T, T>(ins[0], out.y, #[inline(always)] |x| F::value(x)))
     }
+    fn gpu(&self, ins: &[&Array], out: Outputs<'_>) {
+        elementwise::record(&format!("{}_value", F::NAME), ins, out.y);
+    }
     fn derivative(&self) -> Derivative<'_> {
         Derivative::Elementwise(self)
     }
@@ -77,6 +80,9 @@ impl<F: Function> Op for Scaled<F> {
         float!(ins[0].dtype(), T => {
             elementwise::combine([ins[0], ins[1]], out.y, #[inline(always)] |[c, s]: [T; 2]| c * F::slope(s))
         })
+    }
+    fn gpu(&self, ins: &[&Array], out: Outputs<'_>) {
+        elementwise::record(&format!("{}_scaled", F::NAME), ins, out.y);
     }
     fn derivative(&self) -> Derivative<'_> {
         Derivative::Fused(self)

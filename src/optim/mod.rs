@@ -151,7 +151,7 @@ fn zeros(specs: &[Spec], device: &Device) -> Vec<Array> {
     let zero = |spec: &Spec| {
         let mut array = tagged(Tag::Optimizer, || device.alloc(*spec));
         if device.computes() {
-            float!(spec.dtype, T => array.slice_mut::<T>().fill(0.0 as T));
+            float!(spec.dtype, T => array.fill(0.0 as T));
         }
         array
     };

@@ -1,0 +1,283 @@
+//! The GPU: the only place that knows wgpu. Kernels are recorded as data, encoded in batches and never waited for,
+//! except where the host reads.
+
+mod adapter;
+mod counters;
+mod pipeline;
+mod recorder;
+pub mod shader;
+mod transfer;
+
+pub use adapter::{Adapter, adapters};
+pub use counters::Counters;
+pub use pipeline::Key;
+
+use super::kernel::Kernel;
+use crate::error::{Error, Result};
+use pipeline::Pipelines;
+use recorder::{Command, Uniform};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+use wgpu::{
+    BindGroup, BindGroupDescriptor, BindGroupEntry, Buffer, BufferBinding, BufferDescriptor, BufferUsages,
+    DeviceDescriptor, ErrorFilter, MemoryHints,
+};
+
+/// How a GPU is used.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Whether kernels get their parameters as immediates where the adapter has them; else from a uniform.
+    pub immediates: bool,
+    /// Most bytes of storages; none is refused before the driver refuses it.
+    pub limit: Option<u64>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { immediates: true, limit: None }
+    }
+}
+
+/// An opened adapter.
+pub struct Gpu {
+    about: Adapter,
+    limit: Option<u64>,
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    state: Mutex<State>,
+    /// What went wrong first. From then on nothing is recorded.
+    fault: Arc<Mutex<Option<Fault>>>,
+}
+
+/// What changes while kernels are recorded.
+struct State {
+    pipelines: Pipelines,
+    uniform: Option<Uniform>,
+    commands: Vec<Command>,
+    bind_groups: HashMap<(u64, Vec<Buffer>), BindGroup>,
+    counters: Counters,
+}
+
+/// Why a device computes no more.
+#[derive(Clone, Debug)]
+enum Fault {
+    Memory { needed: u64, limit: u64, what: String },
+    Lost(String),
+}
+
+impl Fault {
+    fn error(&self) -> Error {
+        match self.clone() {
+            Fault::Memory { needed, limit, what } => Error::Memory { needed, limit, advice: what },
+            Fault::Lost(why) => Error::Lost(why),
+        }
+    }
+}
+
+/// Bind groups kept; beyond, all are made anew.
+const MOST_BIND_GROUPS: usize = 16_384;
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl Gpu {
+    /// Opens the adapter of this name; `gpu` is the best real one.
+    pub fn open(name: &str, options: Options) -> Result<Gpu> {
+        let (adapter, about) = adapter::find(name)?;
+        let descriptor = DeviceDescriptor {
+            label: None,
+            required_features: adapter::features(&adapter),
+            required_limits: adapter::limits(&adapter),
+            // Storages are pooled here; the driver need not hold back more.
+            memory_hints: MemoryHints::MemoryUsage,
+            ..DeviceDescriptor::default()
+        };
+        let opened = pollster::block_on(adapter.request_device(&descriptor));
+        let (device, queue) = opened.map_err(|error| Error::Device(format!("device {}: {error}", about.name)))?;
+        let fault = Arc::new(Mutex::new(None));
+        watch(&device, &fault);
+        let immediates = options.immediates
+            && device.features().contains(wgpu::Features::IMMEDIATES)
+            && device.limits().max_immediate_size >= pipeline::PARAMETER_BYTES;
+        let pipelines = Pipelines::new(&device, immediates);
+        let uniform = pipelines.uniform.as_ref().map(|layout| uniform(&device, layout));
+        let state = State {
+            pipelines,
+            uniform,
+            commands: Vec::new(),
+            bind_groups: HashMap::new(),
+            counters: Counters::default(),
+        };
+        Ok(Gpu { about, limit: options.limit, device, queue, state: Mutex::new(state), fault })
+    }
+
+    /// What its driver says of it.
+    pub fn about(&self) -> &Adapter {
+        &self.about
+    }
+
+    /// What the host did so far.
+    pub fn counters(&self) -> Counters {
+        locked(&self.state).counters
+    }
+
+    /// Kernels compiled so far.
+    pub fn kernels(&self) -> Vec<Key> {
+        locked(&self.state).pipelines.keys().cloned().collect()
+    }
+
+    /// Most bytes of storages, if there is a limit.
+    pub(super) fn limit(&self) -> Option<u64> {
+        self.limit
+    }
+
+    /// The first thing that went wrong, if anything did.
+    pub fn check(&self) -> Result<()> {
+        match &*locked(&self.fault) {
+            Some(fault) => Err(fault.error()),
+            None => Ok(()),
+        }
+    }
+
+    fn faulty(&self) -> bool {
+        locked(&self.fault).is_some()
+    }
+
+    /// Notes that storages of `needed` bytes could not be had,
+    /// with those there are, one of `size` bytes among them.
+    pub(super) fn out_of_memory(&self, needed: u64, size: u64) {
+        let (limit, name) = (self.limit.unwrap_or(needed - size), &self.about.name);
+        let what = format!("device {name} gave no storage of {size} bytes more; try a smaller batch or --recompute");
+        locked(&self.fault).get_or_insert(Fault::Memory { needed, limit, what });
+    }
+
+    /// A storage of `bytes` bytes, or none if the driver has no more.
+    pub(super) fn buffer(&self, bytes: u64) -> Option<Buffer> {
+        if self.faulty() || bytes > self.device.limits().max_buffer_size {
+            return None;
+        }
+        let scopes = [ErrorFilter::OutOfMemory, ErrorFilter::Validation].map(|f| self.device.push_error_scope(f));
+        let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
+        let buffer =
+            self.device.create_buffer(&BufferDescriptor { label: None, size: bytes, usage, mapped_at_creation: false });
+        let failed =
+            scopes.into_iter().rev().fold(false, |failed, scope| pollster::block_on(scope.pop()).is_some() || failed);
+        let mut state = locked(&self.state);
+        state.counters.buffers += 1;
+        state.counters.bytes_allocated += bytes;
+        (!failed).then_some(buffer)
+    }
+
+    /// Notes an op that ran on the host.
+    pub(super) fn count_host_op(&self) {
+        locked(&self.state).counters.host_ops += 1;
+    }
+
+    /// Forgets the bind groups, and with them the storages that only they refer to.
+    pub(super) fn forget_bindings(&self) {
+        locked(&self.state).bind_groups.clear();
+    }
+
+    /// Records a kernel.
+    pub(super) fn dispatch(&self, kernel: &Kernel<'_>, groups: [u32; 3]) {
+        let start = Instant::now();
+        if self.faulty() {
+            return;
+        }
+        let buffers = kernel.writes.iter().chain(&kernel.reads).map(|array| array.gpu_buffer().cloned());
+        let Some(buffers) = buffers.collect::<Option<Vec<Buffer>>>() else { return };
+        let state = &mut *locked(&self.state);
+        let (pipeline, compiled) = state.pipelines.get(&self.device, kernel);
+        state.counters.pipelines += u64::from(compiled);
+        let bind_group = state.bind_group(&self.device, &pipeline.layout, buffers);
+        let words = kernel.words.clone();
+        state.commands.push(Command::Dispatch { pipeline, bind_group, words, groups });
+        state.counters.dispatches += 1;
+        if state.commands.len() >= recorder::BATCH {
+            self.submit(state);
+        }
+        state.counters.host_ns += start.elapsed().as_nanos() as u64;
+    }
+
+    /// Hands over what was recorded.
+    pub fn flush(&self) {
+        self.submit(&mut locked(&self.state));
+    }
+
+    fn submit(&self, state: &mut State) {
+        if state.commands.is_empty() || self.faulty() {
+            return state.commands.clear();
+        }
+        recorder::submit(&self.device, &self.queue, &state.commands, state.uniform.as_ref());
+        state.counters.submissions += state.commands.len().div_ceil(recorder::BATCH) as u64;
+        state.commands.clear();
+        // Staging that is done goes back to the driver.
+        let _ = self.device.poll(wgpu::PollType::Poll);
+    }
+
+    /// Waits until all that was recorded is done.
+    pub fn wait(&self) -> Result<()> {
+        self.flush();
+        if let Err(error) = self.device.poll(wgpu::PollType::wait_indefinitely()) {
+            locked(&self.fault).get_or_insert(Fault::Lost(error.to_string()));
+        }
+        self.check()
+    }
+}
+
+impl State {
+    fn bind_group(&mut self, device: &wgpu::Device, layout: &pipeline::Layout, buffers: Vec<Buffer>) -> BindGroup {
+        if self.bind_groups.len() >= MOST_BIND_GROUPS {
+            self.bind_groups.clear();
+        }
+        let key = (layout.id, buffers);
+        if let Some(found) = self.bind_groups.get(&key) {
+            return found.clone();
+        }
+        self.counters.bind_groups += 1;
+        let numbered = key.1.iter().enumerate();
+        let entries: Vec<_> =
+            numbered.map(|(i, buffer)| BindGroupEntry { binding: i as u32, resource: whole(buffer) }).collect();
+        let layout = &layout.bindings;
+        let made = device.create_bind_group(&BindGroupDescriptor { label: None, layout, entries: &entries });
+        self.bind_groups.insert(key, made.clone());
+        made
+    }
+}
+
+fn whole(buffer: &Buffer) -> wgpu::BindingResource<'_> {
+    wgpu::BindingResource::Buffer(BufferBinding { buffer, offset: 0, size: None })
+}
+
+fn uniform(device: &wgpu::Device, layout: &wgpu::BindGroupLayout) -> Uniform {
+    let usage = BufferUsages::UNIFORM | BufferUsages::COPY_DST;
+    let buffer = device.create_buffer(&BufferDescriptor {
+        label: Some("parameters"),
+        size: Uniform::BYTES,
+        usage,
+        mapped_at_creation: false,
+    });
+    let size = std::num::NonZeroU64::new(pipeline::PARAMETER_BYTES.into());
+    let resource = wgpu::BindingResource::Buffer(BufferBinding { buffer: &buffer, offset: 0, size });
+    let entries = [BindGroupEntry { binding: 0, resource }];
+    let group = device.create_bind_group(&BindGroupDescriptor { label: None, layout, entries: &entries });
+    Uniform { buffer, group }
+}
+
+/// Turns what the driver reports later into a fault instead of a panic.
+fn watch(device: &wgpu::Device, fault: &Arc<Mutex<Option<Fault>>>) {
+    let lost = fault.clone();
+    device.set_device_lost_callback(move |_, why| {
+        locked(&lost).get_or_insert(Fault::Lost(why));
+    });
+    let fault = fault.clone();
+    device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+        let found = match &error {
+            wgpu::Error::OutOfMemory { .. } => Fault::Memory { needed: 0, limit: 0, what: error.to_string() },
+            error => Fault::Lost(error.to_string()),
+        };
+        locked(&fault).get_or_insert(found);
+    }));
+}

@@ -1,0 +1,126 @@
+//! Compiled kernels, each compiled once.
+
+use super::shader;
+use crate::device::kernel::{Kernel, MAX_WORDS};
+use std::collections::HashMap;
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use wgpu::{
+    BindGroupLayout, BindGroupLayoutDescriptor, BindGroupLayoutEntry, BindingType, BufferBindingType,
+    ComputePipelineDescriptor, PipelineCompilationOptions, PipelineLayout, PipelineLayoutDescriptor,
+    ShaderModuleDescriptor, ShaderRuntimeChecks, ShaderSource, ShaderStages,
+};
+
+/// Bytes of a kernel's parameters.
+pub(super) const PARAMETER_BYTES: u32 = 4 * MAX_WORDS as u32;
+
+/// A compiled kernel.
+pub(super) struct Pipeline {
+    pub pipeline: wgpu::ComputePipeline,
+    pub layout: Arc<Layout>,
+}
+
+/// How storages are bound: the first few written, the rest read.
+pub(super) struct Layout {
+    pub id: u64,
+    pub bindings: BindGroupLayout,
+    pipeline: PipelineLayout,
+}
+
+/// What tells kernels apart.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// File of `shaders/`.
+    pub shader: &'static str,
+    /// Entry point.
+    pub entry: &'static str,
+    /// Names filled in.
+    pub names: Vec<(&'static str, String)>,
+}
+
+/// All kernels compiled so far.
+pub(super) struct Pipelines {
+    made: HashMap<Key, Arc<Pipeline>>,
+    layouts: HashMap<(usize, usize), Arc<Layout>>,
+    /// Layout of the parameters' uniform, where there are no immediates.
+    pub uniform: Option<BindGroupLayout>,
+}
+
+impl Pipelines {
+    pub fn new(device: &wgpu::Device, immediates: bool) -> Pipelines {
+        let uniform = (!immediates).then(|| {
+            let ty = BindingType::Buffer {
+                ty: BufferBindingType::Uniform,
+                has_dynamic_offset: true,
+                min_binding_size: NonZeroU64::new(PARAMETER_BYTES.into()),
+            };
+            bindings(device, [ty])
+        });
+        Pipelines { made: HashMap::new(), layouts: HashMap::new(), uniform }
+    }
+
+    /// Kernels compiled so far.
+    pub fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.made.keys()
+    }
+
+    /// The pipeline of a kernel, and whether it had to be compiled.
+    pub fn get(&mut self, device: &wgpu::Device, kernel: &Kernel<'_>) -> (Arc<Pipeline>, bool) {
+        let key = Key { shader: kernel.shader, entry: kernel.entry, names: kernel.names.clone() };
+        if let Some(pipeline) = self.made.get(&key) {
+            return (pipeline.clone(), false);
+        }
+        let layout = self.layout(device, kernel.writes.len(), kernel.reads.len());
+        let pipeline = Arc::new(compile(device, &key, layout, self.uniform.is_none()));
+        self.made.insert(key, pipeline.clone());
+        (pipeline, true)
+    }
+
+    fn layout(&mut self, device: &wgpu::Device, writes: usize, reads: usize) -> Arc<Layout> {
+        let id = self.layouts.len() as u64;
+        let uniform = self.uniform.clone();
+        let make = || {
+            let storage = |read_only| BindingType::Buffer {
+                ty: BufferBindingType::Storage { read_only },
+                has_dynamic_offset: false,
+                min_binding_size: None,
+            };
+            let bindings = bindings(device, (0..writes + reads).map(|i| storage(i >= writes)));
+            let groups = [Some(&bindings)].into_iter().chain(uniform.iter().map(Some)).collect::<Vec<_>>();
+            let pipeline = device.create_pipeline_layout(&PipelineLayoutDescriptor {
+                label: None,
+                bind_group_layouts: &groups,
+                immediate_size: if uniform.is_some() { 0 } else { PARAMETER_BYTES },
+            });
+            Arc::new(Layout { id, bindings, pipeline })
+        };
+        self.layouts.entry((writes, reads)).or_insert_with(make).clone()
+    }
+}
+
+fn bindings(device: &wgpu::Device, types: impl IntoIterator<Item = BindingType>) -> BindGroupLayout {
+    let entry =
+        |(i, ty)| BindGroupLayoutEntry { binding: i as u32, visibility: ShaderStages::COMPUTE, ty, count: None };
+    let entries: Vec<_> = types.into_iter().enumerate().map(entry).collect();
+    device.create_bind_group_layout(&BindGroupLayoutDescriptor { label: None, entries: &entries })
+}
+
+fn compile(device: &wgpu::Device, key: &Key, layout: Arc<Layout>, immediates: bool) -> Pipeline {
+    let text = shader::source(key.shader, &key.names, immediates);
+    let module = ShaderModuleDescriptor { label: Some(key.shader), source: ShaderSource::Wgsl(text.into()) };
+    // SAFETY: every kernel of `shaders/` compares what it indexes by with the sizes it was given; what comes from data
+    // (indices, targets) is compared too. The suite runs them at sizes around their tiles.
+    let module = unsafe { device.create_shader_module_trusted(module, ShaderRuntimeChecks::unchecked()) };
+    let pipeline = device.create_compute_pipeline(&ComputePipelineDescriptor {
+        label: Some(key.shader),
+        layout: Some(&layout.pipeline),
+        module: &module,
+        entry_point: Some(key.entry),
+        compilation_options: PipelineCompilationOptions {
+            zero_initialize_workgroup_memory: false,
+            ..PipelineCompilationOptions::default()
+        },
+        cache: None,
+    });
+    Pipeline { pipeline, layout }
+}

@@ -1,0 +1,71 @@
+//! Copies between host and GPU.
+
+use super::{Command, Gpu, locked};
+use crate::device::{Array, Device};
+use crate::element;
+use crate::error::Result;
+use wgpu::{Buffer, BufferDescriptor, BufferUsages, COPY_BUFFER_ALIGNMENT, MapMode, PollType};
+
+impl Gpu {
+    /// Records a copy of `bytes` over a whole storage.
+    pub(in crate::device) fn write(&self, to: &Array, bytes: &[u8]) {
+        if let Some(buffer) = to.gpu_buffer() {
+            self.upload(buffer, bytes);
+        }
+    }
+
+    /// The elements of a contiguous array in host memory, which no ledger counts.
+    pub(in crate::device) fn read(&self, x: &Array) -> Result<Array> {
+        let size = x.dtype().size();
+        let bytes = match x.gpu_buffer() {
+            Some(buffer) if x.count() > 0 => self.download(buffer, x.offset() * size, x.count() * size)?,
+            _ => self.check().map(|()| Vec::new())?,
+        };
+        let host = Device::cpu();
+        Ok(element!(x.dtype(), T => host.upload(&bytemuck::pod_collect_to_vec::<u8, T>(&bytes), *x.shape())))
+    }
+
+    /// Records a copy of `bytes` to the start of `to`.
+    fn upload(&self, to: &Buffer, bytes: &[u8]) {
+        if bytes.is_empty() || self.faulty() {
+            return;
+        }
+        let size = (bytes.len() as u64).next_multiple_of(COPY_BUFFER_ALIGNMENT);
+        let usage = BufferUsages::COPY_SRC | BufferUsages::MAP_WRITE;
+        let staging = BufferDescriptor { label: Some("staging"), size, usage, mapped_at_creation: true };
+        let staging = self.device.create_buffer(&staging);
+        let Ok(mut view) = staging.get_mapped_range_mut(..) else { return };
+        view.slice(..bytes.len()).copy_from_slice(bytes);
+        drop(view);
+        staging.unmap();
+        let mut state = locked(&self.state);
+        state.counters.staging_writes += 1;
+        state.counters.buffers += 1;
+        state.counters.bytes_allocated += size;
+        state.commands.push(Command::Copy { from: staging, start: 0, to: to.clone(), bytes: size });
+    }
+
+    /// Waits for all that was recorded, and reads `count` bytes of `from`, `start` bytes in.
+    fn download(&self, from: &Buffer, start: usize, count: usize) -> Result<Vec<u8>> {
+        self.check()?;
+        let first = start as u64 / COPY_BUFFER_ALIGNMENT * COPY_BUFFER_ALIGNMENT;
+        let size = ((start + count) as u64 - first).next_multiple_of(COPY_BUFFER_ALIGNMENT);
+        let usage = BufferUsages::COPY_DST | BufferUsages::MAP_READ;
+        let staging = BufferDescriptor { label: Some("staging"), size, usage, mapped_at_creation: false };
+        let staging = self.device.create_buffer(&staging);
+        {
+            let mut state = locked(&self.state);
+            state.counters.reads += 1;
+            state.commands.push(Command::Copy { from: from.clone(), start: first, to: staging.clone(), bytes: size });
+        }
+        self.flush();
+        staging.map_async(MapMode::Read, .., |_| ());
+        // A failure shows when the range is taken, and as a fault.
+        let _ = self.device.poll(PollType::wait_indefinitely());
+        self.check()?;
+        match staging.get_mapped_range(..) {
+            Ok(view) => Ok(view[start - first as usize..][..count].to_vec()),
+            Err(error) => Err(crate::Error::Lost(format!("reading from device {}: {error}", self.about.name))),
+        }
+    }
+}

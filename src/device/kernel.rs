@@ -1,0 +1,139 @@
+//! One dispatch as data: which entry of which shader, on what, with which numbers. Ops describe their GPU kernels with
+//! it, and never see the library behind.
+
+use super::Array;
+use crate::shape::MAX_DIMS;
+
+/// Most words of parameters: what every adapter with immediates has room for.
+pub(super) const MAX_WORDS: usize = 32;
+
+/// A kernel of `shaders/`, about to be recorded. Results are bound from 0 on, in the order of [`Kernel::write`];
+/// operands follow, in the order of [`Kernel::read`]. Words fill the shader's `Params`, in order.
+pub struct Kernel<'a> {
+    pub(super) shader: &'static str,
+    pub(super) entry: &'static str,
+    pub(super) names: Vec<(&'static str, String)>,
+    pub(super) writes: Vec<&'a Array>,
+    pub(super) reads: Vec<&'a Array>,
+    pub(super) words: Vec<u32>,
+}
+
+impl<'a> Kernel<'a> {
+    /// Entry `entry` of `shaders/{shader}.wgsl`.
+    pub fn new(shader: &'static str, entry: &'static str) -> Kernel<'a> {
+        Kernel { shader, entry, names: Vec::new(), writes: Vec::new(), reads: Vec::new(), words: Vec::new() }
+    }
+
+    /// What an upper-case name in the shader's text stands for: a number, a type, a function.
+    pub fn name(mut self, name: &'static str, value: impl std::fmt::Display) -> Self {
+        self.names.push((name, value.to_string()));
+        self
+    }
+
+    /// An array that the kernel writes, or reads and writes. It must be contiguous and start its storage.
+    pub fn write(mut self, array: &'a mut Array) -> Self {
+        debug_assert!(array.contiguous() && array.offset() == 0, "kernels write whole storages");
+        self.writes.push(array);
+        self
+    }
+
+    /// An array that it reads. Its offset and steps are the shader's business: pass them as words.
+    pub fn read(mut self, array: &'a Array) -> Self {
+        self.reads.push(array);
+        self
+    }
+
+    /// A count, size, offset or step.
+    #[track_caller]
+    pub fn word(mut self, word: usize) -> Self {
+        self.words.push(u32::try_from(word).expect("counts on a GPU have 32 bits"));
+        self
+    }
+
+    /// Several.
+    #[track_caller]
+    pub fn words(self, words: impl IntoIterator<Item = usize>) -> Self {
+        words.into_iter().fold(self, Kernel::word)
+    }
+
+    /// A number, in single precision.
+    pub fn float(mut self, x: f64) -> Self {
+        self.words.push((x as f32).to_bits());
+        self
+    }
+
+    /// Records it for `groups` workgroups. Beyond what one dimension may have they are folded into two, and the
+    /// shader counts `workgroup_id.x + workgroup_id.y * num_workgroups.x`, which may pass `groups`.
+    pub fn run(self, groups: usize) {
+        const MOST: usize = 65_535;
+        let rows = groups.div_ceil(MOST).max(1);
+        self.run_grid([groups.div_ceil(rows), rows, 1]);
+    }
+
+    /// Records it for a grid of workgroups, none of whose sides may pass 65,535. Does nothing for an empty grid, and
+    /// on the null device.
+    #[track_caller]
+    pub fn run_grid(self, groups: [usize; 3]) {
+        assert!(self.words.len() <= MAX_WORDS, "{} parameters of shader {}", self.words.len(), self.shader);
+        if groups.contains(&0) {
+            return;
+        }
+        #[cfg(feature = "gpu")]
+        if let Some(gpu) = self.writes[0].device().gpu() {
+            gpu.dispatch(&self, groups.map(|side| side as u32));
+        }
+    }
+}
+
+/// Up to three views of one shape, read in the order of a contiguous result: what `shaders/view.wgsl` takes.
+/// Dimensions that lie behind each other in all of them are merged.
+pub struct Views {
+    offsets: Vec<usize>,
+    /// Size and steps of each dimension, innermost first.
+    dims: Vec<(usize, Vec<usize>)>,
+}
+
+impl Views {
+    /// Views that already have the result's shape.
+    pub fn new(views: &[&Array]) -> Views {
+        let mut dims: Vec<(usize, Vec<usize>)> = Vec::new();
+        let shape = views[0].shape();
+        for axis in (0..shape.len()).rev().filter(|&axis| shape[axis] != 1) {
+            let steps: Vec<usize> = views.iter().map(|view| view.strides()[axis] as usize).collect();
+            match dims.last_mut() {
+                Some((size, inner)) if inner.iter().zip(&steps).all(|(inner, step)| inner * *size == *step) => {
+                    *size *= shape[axis];
+                }
+                _ => dims.push((shape[axis], steps)),
+            }
+        }
+        Views { offsets: views.iter().map(|view| view.offset()).collect(), dims }
+    }
+
+    /// Step of operand `i` if all operands lie like the result, in whole fours, or are a single element; else none.
+    pub fn dense(&self) -> Option<Vec<usize>> {
+        let steps = match &self.dims[..] {
+            [] => vec![0; self.offsets.len()],
+            [(_, steps)] => steps.clone(),
+            _ => return None,
+        };
+        let fits = |(step, offset): (&usize, &usize)| *step == 0 || (*step == 1 && offset % 4 == 0);
+        steps.iter().zip(&self.offsets).all(fits).then_some(steps)
+    }
+
+    /// Fills in `DIMS` and a `View` for `count` elements.
+    pub fn fill<'a>(&self, kernel: Kernel<'a>, count: usize) -> Kernel<'a> {
+        let dims = self.dims.len().max(1);
+        let size = |i: usize| if i + 1 < dims { self.dims[i].0 } else { 1 };
+        // The outermost dimension's step comes last, wherever the others end.
+        let place = |i: usize| if i == MAX_DIMS - 1 { dims - 1 } else { i };
+        let step = |operand: usize, i: usize| match self.dims.get(place(i)) {
+            Some((_, steps)) if i == MAX_DIMS - 1 || i + 1 < dims => steps.get(operand).copied().unwrap_or(0),
+            _ => 0,
+        };
+        let offsets = (0..3).map(|operand| self.offsets.get(operand).copied().unwrap_or(0));
+        let steps = (0..3).flat_map(|operand| (0..MAX_DIMS).map(move |i| (operand, i)));
+        let kernel = kernel.name("DIMS", dims).word(count).words(offsets).words((0..MAX_DIMS - 1).map(size));
+        kernel.words(steps.map(|(operand, i)| step(operand, i)))
+    }
+}
