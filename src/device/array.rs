@@ -174,6 +174,19 @@ impl Array {
         self.slice_mut().copy_from_slice(data);
     }
 
+    /// Copies elements over the whole storage before all that is recorded later: for small storages that the host
+    /// writes anew for every step. What was recorded before still reads the old ones. Does nothing on the null device.
+    pub fn feed<T: Element>(&mut self, data: &[T]) {
+        assert_eq!((T::DTYPE, data.len()), (self.dtype, self.count()), "elements of another type or number");
+        #[cfg(feature = "gpu")]
+        if let (Some(gpu), Some(buffer)) = (self.device().gpu(), self.gpu_buffer()) {
+            return gpu.feed(buffer, bytemuck::cast_slice(data));
+        }
+        if self.device().computes() && !self.device().is_gpu() {
+            self.slice_mut().copy_from_slice(data);
+        }
+    }
+
     /// What its storage is counted under.
     pub fn tag(&self) -> Tag {
         self.buffer.tag()

@@ -29,6 +29,12 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct Device(Arc<Inner>);
 
+#[cfg(feature = "gpu")]
+pub(crate) use gpu::Recording;
+/// What no device of this build makes.
+#[cfg(not(feature = "gpu"))]
+pub(crate) enum Recording {}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Cpu,
@@ -130,6 +136,42 @@ impl Device {
     /// Whether storages have contents; false on `Null`.
     pub fn computes(&self) -> bool {
         matches!(self.0.kind, Kind::Cpu | Kind::Gpu)
+    }
+
+    /// Runs `f`, and keeps the commands that it records for a GPU, to be replayed: they read and write the same storages
+    /// again. What changes from one time to the next, and what lives on from one to the next, has to lie in storages
+    /// allocated before; those that `f` lets go of are others' to use between. None where there is nothing to keep: on
+    /// the host, and if the host read something back in between.
+    pub(crate) fn capture<R>(&self, f: impl FnOnce() -> R) -> (R, Option<Recording>) {
+        #[cfg(feature = "gpu")]
+        if let Some(gpu) = self.gpu() {
+            return gpu.capture(f);
+        }
+        (f(), None)
+    }
+
+    /// Runs a recording's commands again. False, and nothing done, if the pool has given back storages since: what was
+    /// recorded has to be recorded anew.
+    pub(crate) fn replay(&self, recording: &Recording) -> bool {
+        #[cfg(feature = "gpu")]
+        if let Some(gpu) = self.gpu() {
+            return gpu.replay(recording);
+        }
+        let _ = recording;
+        false
+    }
+
+    /// A null device to plan a run on the device of this name.
+    pub fn null_for(name: &str) -> Device {
+        #[cfg(feature = "gpu")]
+        let gpu = match name {
+            "cpu" => false,
+            "auto" => gpu::adapters().first().is_some_and(gpu::Adapter::is_hardware),
+            _ => true,
+        };
+        #[cfg(not(feature = "gpu"))]
+        let gpu = !matches!(name, "auto" | "cpu");
+        if gpu { Device::null_gpu() } else { Device::null() }
     }
 
     /// Notes an op that has no kernel for this GPU.

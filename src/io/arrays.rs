@@ -14,15 +14,16 @@ use std::path::Path;
 /// Arrays by name.
 pub type Arrays = BTreeMap<String, Array>;
 
-/// Arrays as the bytes of a safetensors file: the same arrays give the same bytes.
-pub fn encode<'a>(arrays: impl IntoIterator<Item = (String, &'a Array)>) -> Vec<u8> {
-    let held: Vec<(String, Array)> = arrays.into_iter().map(|(name, array)| (name, array.to_contiguous())).collect();
+/// Arrays as the bytes of a safetensors file: the same arrays give the same bytes. Fails if their device did.
+pub fn encode<'a>(arrays: impl IntoIterator<Item = (String, &'a Array)>) -> Result<Vec<u8>> {
+    let held = arrays.into_iter().map(|(name, array)| Ok((name, array.to_host()?)));
+    let held = held.collect::<Result<Vec<(String, Array)>>>()?;
     let views = held.iter().map(|(name, array)| {
         let bytes: &[u8] = element!(array.dtype(), T => bytemuck::cast_slice(array.slice::<T>()));
         let view = TensorView::new(name_of(array.dtype()), array.shape().to_vec(), bytes);
         (name, view.expect("an array has as many bytes as its shape says"))
     });
-    safetensors::serialize(views, None).expect("shapes of arrays that exist are no overflow")
+    Ok(safetensors::serialize(views, None).expect("shapes of arrays that exist are no overflow"))
 }
 
 /// Arrays of a safetensors file read from `path`, put on a device.
@@ -65,7 +66,7 @@ fn dtype_of(name: Dtype) -> Option<DType> {
 pub fn save(module: &dyn Module, path: &Path) -> Result<()> {
     let parameters = module.parameters();
     let arrays = parameters.iter().map(|(name, parameter)| (name.clone(), parameter.tensor().array()));
-    std::fs::write(path, encode(arrays)).map_err(Error::file(path))
+    std::fs::write(path, encode(arrays)?).map_err(Error::file(path))
 }
 
 /// Reads a module's parameters from a safetensors file that has exactly these names, types and shapes.
@@ -139,7 +140,7 @@ mod tests {
         let x = Tensor::new(&[1.0_f32, 2.0, 3.0, 4.0, 5.0, 6.0], [2, 3], &device);
         for dtype in [DType::F32, DType::F64, DType::F16, DType::BF16, DType::U32] {
             let turned = x.cast(dtype).t();
-            let bytes = encode([("x".to_string(), turned.array())]);
+            let bytes = encode([("x".to_string(), turned.array())]).unwrap();
             let back = decode(&bytes, Path::new("x"), &device).unwrap().remove("x").unwrap();
             let back = Tensor::from_array(back).cast(DType::F64).to_vec::<f64>().unwrap();
             assert_eq!(back, [1.0, 4.0, 2.0, 5.0, 3.0, 6.0], "{dtype}");

@@ -2,7 +2,7 @@
 
 use super::ByLeaf;
 use crate::autograd::{Gradient, LeafId, backward};
-use crate::device::{Array, Tag, cpu, tagged};
+use crate::device::{Array, Device, Tag, cpu, tagged};
 use crate::float;
 use crate::scalar::Float;
 use crate::tensor::Tensor;
@@ -51,12 +51,24 @@ impl Gradients {
         if !self.computes() {
             return f64::NAN;
         }
-        self.0.values().map(|g| float!(g.dtype(), T => squares(g.slice::<T>()))).sum::<f64>().sqrt()
+        // Where a device fails there are no numbers.
+        let square = |g: &Array| g.to_host().map_or(f64::NAN, |g| float!(g.dtype(), T => squares(g.slice::<T>())));
+        self.0.values().map(square).sum::<f64>().sqrt()
     }
 
     /// Whether there are numbers in them.
     pub fn computes(&self) -> bool {
         self.0.values().next().is_none_or(|g| g.device().computes())
+    }
+
+    /// The device they are on; none if there are none.
+    pub fn device(&self) -> Option<Device> {
+        self.0.values().next().map(|g| g.device().clone())
+    }
+
+    /// All of them, in the order of their leaves.
+    pub(super) fn arrays(&self) -> impl Iterator<Item = &Array> {
+        self.0.values()
     }
 
     pub(super) fn into_map(self) -> BTreeMap<LeafId, Array> {

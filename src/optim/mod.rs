@@ -1,9 +1,11 @@
 //! Optimizers: a chain of transforms that turn a gradient into an update, and what decides how much of it to take.
 
+mod gpu;
 mod gradients;
 mod schedule;
 mod transform;
 
+pub use gpu::{Found, Numbers};
 pub use gradients::Gradients;
 pub use schedule::Schedule;
 pub use transform::{Adam, Chain, Momentum, Transform};
@@ -99,6 +101,14 @@ impl Optimizer {
         clip: Option<f64>,
     ) -> Stepped {
         self.prepare(model);
+        if let Some(device) = gradients.device().filter(Device::is_gpu) {
+            let mut numbers = Numbers::new(step, &device);
+            numbers.give(rate, clip);
+            self.record(model, gradients, None, &mut numbers);
+            // What went wrong on the device comes out when the weights are read.
+            let lost = |_| Stepped { norm: f64::NAN, taken: false };
+            return numbers.read().map_or_else(lost, |found| found.stepped);
+        }
         let norm = gradients.norm();
         if norm.is_infinite() || (norm.is_nan() && gradients.computes()) {
             return Stepped { norm, taken: false };
@@ -108,9 +118,7 @@ impl Optimizer {
         model.visit_mut(&Path::root(), &mut |path, parameter| {
             if let Some(gradient) = gradients.remove(&parameter.id()) {
                 let path = path.to_string();
-                let shape = *parameter.tensor().shape();
-                let group = self.groups.iter().find(|group| (group.takes)(&path, &shape));
-                let (scale, decay) = group.map_or((1.0, 0.0), |group| (group.rate, group.decay));
+                let (scale, decay) = self.group(&path, parameter.tensor().shape());
                 let state = self.state.get_mut(&path).expect("prepared above");
                 let kernels = |parameter: &mut Parameter| {
                     let update = self.transform.update(step, state, gradient, factor);
@@ -120,6 +128,38 @@ impl Optimizer {
             }
         });
         Stepped { norm, taken: true }
+    }
+
+    /// Records one step for a GPU, which decides by itself whether it is taken; a `loss` that is not finite speaks
+    /// against it too. The same commands serve every step that `numbers` are set for.
+    pub fn record(
+        &mut self,
+        model: &mut dyn Module,
+        gradients: Gradients,
+        loss: Option<&Array>,
+        numbers: &mut Numbers,
+    ) {
+        self.prepare(model);
+        numbers.judge(&gradients, self.transform.decays().unwrap_or([0.5; 2]), loss);
+        let mut gradients = gradients.into_map();
+        model.visit_mut(&Path::root(), &mut |path, parameter| {
+            if let Some(gradient) = gradients.remove(&parameter.id()) {
+                let path = path.to_string();
+                let (scale, decay) = self.group(&path, parameter.tensor().shape());
+                let state = self.state.get_mut(&path).expect("prepared above");
+                let kernels = |parameter: &mut Parameter| {
+                    let update = self.transform.record(numbers, state, gradient, true);
+                    parameter.update(|weight| numbers.subtract(weight, &update, scale, decay));
+                };
+                observe::launch("optimizer", Stage::Update, parameter, kernels, |p| vec![p.tensor().array()]);
+            }
+        });
+    }
+
+    /// Factor on the learning rate and weight decay of a parameter.
+    fn group(&self, path: &str, shape: &Shape) -> (f64, f64) {
+        let group = self.groups.iter().find(|group| (group.takes)(path, shape));
+        group.map_or((1.0, 0.0), |group| (group.rate, group.decay))
     }
 }
 

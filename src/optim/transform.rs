@@ -1,6 +1,8 @@
 //! From gradient to update: what optimizers are composed of.
 
+use super::Numbers;
 use crate::device::{Array, Spec, cpu};
+use crate::error::Result;
 use crate::float;
 use crate::scalar::{Float, Real};
 
@@ -14,6 +16,41 @@ pub trait Transform: Send + Sync {
 
     /// The update for `factor` times `gradient`, written over the gradient. `step` counts from 0.
     fn update(&self, step: u64, state: &mut [Array], gradient: Array, factor: f64) -> Array;
+
+    /// Decays of the two running means whose start at zero is corrected for, if there are any.
+    fn decays(&self) -> Option<[f64; 2]> {
+        None
+    }
+
+    /// Records the same for a GPU. The `first` of a chain scales the gradient. Without kernels of its own a transform
+    /// runs on the host, and the GPU waits for it.
+    fn record(&self, numbers: &Numbers, state: &mut [Array], gradient: Array, first: bool) -> Array {
+        on_host(self, numbers, state, gradient, first)
+    }
+}
+
+/// [`Transform::update`] for arrays of a GPU; where the device fails, nothing changes.
+fn on_host(
+    transform: &(impl Transform + ?Sized),
+    numbers: &Numbers,
+    state: &mut [Array],
+    mut gradient: Array,
+    first: bool,
+) -> Array {
+    let arrays = || state.iter().map(Array::to_host).collect::<Result<Vec<Array>>>();
+    if !gradient.device().computes() {
+        return gradient;
+    }
+    let (Ok((taken, factor, false)), Ok(mut held), Ok(g)) = (numbers.host(), arrays(), gradient.to_host()) else {
+        return gradient;
+    };
+    gradient.device().count_host_op();
+    let update = transform.update(taken - 1, &mut held, g, if first { factor } else { 1.0 });
+    for (to, from) in state.iter_mut().zip(&held) {
+        float!(from.dtype(), T => to.fill_from(from.slice::<T>()));
+    }
+    float!(update.dtype(), T => gradient.fill_from(update.slice::<T>()));
+    gradient
 }
 
 /// Adam (Kingma & Ba 2015): m̂ / (√v̂ + ε) with both means corrected for their start at zero. With decoupled weight
@@ -47,6 +84,15 @@ impl Transform for Adam {
         if gradient.device().computes() {
             float!(gradient.dtype(), T => self.kernel::<T>(step, state, &mut gradient, factor));
         }
+        gradient
+    }
+
+    fn decays(&self) -> Option<[f64; 2]> {
+        Some([self.beta1, self.beta2])
+    }
+
+    fn record(&self, numbers: &Numbers, state: &mut [Array], mut gradient: Array, first: bool) -> Array {
+        Adam::record(self, numbers, state, &mut gradient, first);
         gradient
     }
 }
@@ -101,6 +147,11 @@ impl Transform for Momentum {
         }
         gradient
     }
+
+    fn record(&self, numbers: &Numbers, state: &mut [Array], mut gradient: Array, first: bool) -> Array {
+        Momentum::record(self, numbers, state, &mut gradient, first);
+        gradient
+    }
 }
 
 impl Momentum {
@@ -134,6 +185,21 @@ impl Transform for Chain {
         for (i, transform) in self.0.iter().enumerate() {
             let (own, rest) = state.split_at_mut(transform.state(&spec).len());
             update = transform.update(step, own, update, if i == 0 { factor } else { 1.0 });
+            state = rest;
+        }
+        update
+    }
+
+    fn decays(&self) -> Option<[f64; 2]> {
+        self.0.iter().find_map(|transform| transform.decays())
+    }
+
+    fn record(&self, numbers: &Numbers, mut state: &mut [Array], gradient: Array, first: bool) -> Array {
+        let spec = gradient.spec();
+        let mut update = gradient;
+        for (i, transform) in self.0.iter().enumerate() {
+            let (own, rest) = state.split_at_mut(transform.state(&spec).len());
+            update = transform.record(numbers, own, update, first && i == 0);
             state = rest;
         }
         update

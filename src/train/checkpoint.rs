@@ -168,8 +168,8 @@ impl Store {
     pub fn save(&self, state: &State, model: &Model, optimizer: &Optimizer, held: &Gradients) -> Result<PathBuf> {
         let path = self.root.join(step_name(&state.progress));
         if !path.exists() {
-            let mut files = model_files(state, model);
-            files.insert(OPTIMIZER.into(), encode(optimizer_arrays(model, optimizer, held)));
+            let mut files = model_files(state, model)?;
+            files.insert(OPTIMIZER.into(), encode(optimizer_arrays(model, optimizer, held))?);
             write_folder(&path, &files)?;
         }
         let all = folders(&self.root, STEP);
@@ -184,7 +184,7 @@ impl Store {
             if path.exists() {
                 remove_folder(&path)?;
             }
-            write_folder(&path, &model_files(state, model))?;
+            write_folder(&path, &model_files(state, model)?)?;
         }
         folders(&self.root, BEST).into_iter().filter(|other| *other != path).try_for_each(|old| remove_folder(&old))
     }
@@ -197,11 +197,11 @@ fn step_name(progress: &Progress) -> String {
     }
 }
 
-fn model_files(state: &State, model: &Model) -> Files {
+fn model_files(state: &State, model: &Model) -> Result<Files> {
     let parameters = model.parameters();
     let arrays = parameters.iter().map(|(name, parameter)| (name.clone(), parameter.tensor().array()));
     let state = serde_json::to_vec_pretty(state).expect("a state is plain data");
-    Files::from([(MODEL.into(), encode(arrays)), (STATE.into(), state)])
+    Ok(Files::from([(MODEL.into(), encode(arrays)?), (STATE.into(), state)]))
 }
 
 fn optimizer_arrays<'a>(model: &Model, optimizer: &'a Optimizer, held: &'a Gradients) -> Vec<(String, &'a Array)> {

@@ -10,6 +10,7 @@ mod metrics;
 mod pace;
 mod place;
 mod plan;
+mod replay;
 mod report;
 mod run;
 mod size;

@@ -22,7 +22,7 @@ pub struct Plan {
 impl Plan {
     /// Plans the run of a resolved configuration.
     pub fn new(config: &Config, corpus: &Corpus) -> Result<Plan> {
-        let device = Device::null();
+        let device = Device::null_for(&config.device);
         let mut trainer = Trainer::new(config, corpus, &device)?;
         device.ledger().reset_peak();
         while let Outcome::Held = trainer.advance()? {}

@@ -1,5 +1,6 @@
 //! One training step. `train` runs it on a device, `plan` runs the same code on the null device.
 
+use super::replay::Replay;
 use super::state::{Interval, Progress};
 use super::{Checkpoint, Config};
 use crate::data::{Corpus, training_batch, validation_batches};
@@ -8,20 +9,22 @@ use crate::device::observe::{FirstNonFinite, observed};
 use crate::error::Result;
 use crate::module::Module;
 use crate::nn::{Model, Pass};
-use crate::optim::{Gradients, Optimizer};
+use crate::optim::{Gradients, Optimizer, Stepped};
 use crate::rng::Seed;
 use crate::tensor::Tensor;
 use std::rc::Rc;
 
 /// A run in memory: model, optimizer, held gradients, and where it stands.
 pub struct Trainer<'a> {
-    config: &'a Config,
-    corpus: &'a Corpus,
-    device: Device,
+    pub(super) config: &'a Config,
+    pub(super) corpus: &'a Corpus,
+    pub(super) device: Device,
     pub model: Model,
     pub optimizer: Optimizer,
     pub held: Gradients,
     pub progress: Progress,
+    /// The recorded step, once there is one.
+    pub(super) replay: Option<Replay>,
 }
 
 /// What came of one micro-batch.
@@ -42,7 +45,7 @@ impl<'a> Trainer<'a> {
         let mut optimizer = config.optimizer();
         optimizer.prepare(&model);
         let (held, progress) = (Gradients::new(), Progress::default());
-        Ok(Trainer { config, corpus, device: device.clone(), model, optimizer, held, progress })
+        Ok(Trainer { config, corpus, device: device.clone(), model, optimizer, held, progress, replay: None })
     }
 
     /// A run as a checkpoint has it.
@@ -55,11 +58,15 @@ impl<'a> Trainer<'a> {
         let model = checkpoint.model(device)?;
         let (optimizer, held) = checkpoint.optimizer(&model)?;
         let progress = checkpoint.state.progress.clone();
-        Ok(Trainer { config, corpus, device: device.clone(), model, optimizer, held, progress })
+        Ok(Trainer { config, corpus, device: device.clone(), model, optimizer, held, progress, replay: None })
     }
 
-    /// Learns from one micro-batch; the last of a step also takes the step.
+    /// Learns from one micro-batch, and the last of a step also takes the step; on a GPU from all of a step at once.
     pub fn advance(&mut self) -> Result<Outcome> {
+        if self.replays() {
+            return self.whole_step();
+        }
+        self.replay = None;
         let micro_step = self.progress.micro_step;
         let loss = self.loss(micro_step);
         let value = loss.detach();
@@ -78,35 +85,54 @@ impl<'a> Trainer<'a> {
 
     /// This micro-batch's share of the step's mean loss.
     fn loss(&self, micro_step: u64) -> Tensor {
-        let Config { seed, batch, context, dropout, recompute, accumulate, .. } = *self.config;
-        let place = |name| Seed(seed).named(name).fold(self.progress.step).fold(micro_step);
-        let (ids, targets) = training_batch(&self.corpus.train, context, batch, place("batch")).upload(&self.device);
-        let pass = Pass { dropout: (dropout > 0.0).then(|| place("dropout")), recompute };
-        let loss = self.model.loss(&ids, &targets, &pass);
-        let share = loss.constant_like(1.0 / accumulate as f64);
+        let Config { batch, context, dropout, recompute, .. } = *self.config;
+        let place = self.place("batch", micro_step);
+        let (ids, targets) = training_batch(&self.corpus.train, context, batch, place).upload(&self.device);
+        let pass = Pass { dropout: (dropout > 0.0).then(|| self.place("dropout", micro_step)), recompute };
+        self.share(self.model.loss(&ids, &targets, &pass))
+    }
+
+    /// Randomness of one micro-batch.
+    pub(super) fn place(&self, name: &str, micro_step: u64) -> Seed {
+        Seed(self.config.seed).named(name).fold(self.progress.step).fold(micro_step)
+    }
+
+    /// A micro-batch's loss as its part of the step's mean.
+    pub(super) fn share(&self, loss: Tensor) -> Tensor {
+        let share = loss.constant_like(1.0 / self.config.accumulate as f64);
         loss * share
     }
 
     fn step(&mut self, computes: bool) -> Outcome {
-        let (gradients, step) = (std::mem::take(&mut self.held), self.progress.step);
-        let clip = (self.config.clip > 0.0).then_some(self.config.clip);
-        let rate = self.rate();
+        let gradients = std::mem::take(&mut self.held);
+        let (rate, clip) = (self.rate(), self.clip());
         let stepped = self.optimizer.step(&mut self.model, gradients, self.progress.taken, rate, clip);
+        let loss = computes.then_some(self.progress.partial_loss);
+        self.settle(stepped, loss)
+    }
+
+    /// Norm beyond which gradients are scaled down, if there is one.
+    pub(super) fn clip(&self) -> Option<f64> {
+        (self.config.clip > 0.0).then_some(self.config.clip)
+    }
+
+    /// Counts what a step came to; `loss` is its mean.
+    pub(super) fn settle(&mut self, stepped: Stepped, loss: Option<f64>) -> Outcome {
+        let step = self.progress.step;
         self.progress.interval.norm = stepped.norm.is_finite().then_some(stepped.norm);
         if !stepped.taken {
             return self.skip("a gradient", 0..self.config.accumulate);
         }
-        let loss = self.progress.partial_loss;
-        self.progress.interval.loss += loss;
+        self.progress.interval.loss += loss.unwrap_or_default();
         self.progress.interval.taken += 1;
         self.progress.taken += 1;
         self.progress.skipped_in_row = 0;
         self.finish(step);
-        Outcome::Stepped(computes.then_some(loss))
+        Outcome::Stepped(loss)
     }
 
     /// Leaves the step out, and says which kernel made the first number that was none.
-    fn skip(&mut self, what: &str, micro_steps: std::ops::Range<u64>) -> Outcome {
+    pub(super) fn skip(&mut self, what: &str, micro_steps: std::ops::Range<u64>) -> Outcome {
         self.held = Gradients::new();
         let step = self.progress.step;
         let origin = match self.origin(micro_steps) {

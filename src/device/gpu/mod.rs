@@ -5,12 +5,14 @@ mod adapter;
 mod counters;
 mod pipeline;
 mod recorder;
+mod replay;
 pub mod shader;
 mod transfer;
 
 pub use adapter::{Adapter, adapters};
 pub use counters::Counters;
 pub use pipeline::Key;
+pub(crate) use replay::Recording;
 
 use super::kernel::Kernel;
 use crate::error::{Error, Result};
@@ -57,6 +59,10 @@ struct State {
     commands: Vec<Command>,
     bind_groups: HashMap<(u64, Vec<Buffer>), BindGroup>,
     counters: Counters,
+    /// What is recorded to be replayed, while it is.
+    capture: Option<Vec<Command>>,
+    /// How often storages went back to the driver: what was captured before may refer to some of them.
+    generation: u64,
 }
 
 /// Why a device computes no more.
@@ -109,6 +115,8 @@ impl Gpu {
             commands: Vec::new(),
             bind_groups: HashMap::new(),
             counters: Counters::default(),
+            capture: None,
+            generation: 0,
         };
         Ok(Gpu { about, limit: options.limit, device, queue, state: Mutex::new(state), fault })
     }
@@ -177,7 +185,9 @@ impl Gpu {
 
     /// Forgets the bind groups, and with them the storages that only they refer to.
     pub(super) fn forget_bindings(&self) {
-        locked(&self.state).bind_groups.clear();
+        let mut state = locked(&self.state);
+        state.bind_groups.clear();
+        state.generation += 1;
     }
 
     /// Records a kernel.
@@ -193,7 +203,7 @@ impl Gpu {
         state.counters.pipelines += u64::from(compiled);
         let bind_group = state.bind_group(&self.device, &pipeline.layout, buffers);
         let words = kernel.words.clone();
-        state.commands.push(Command::Dispatch { pipeline, bind_group, words, groups });
+        state.record(Command::Dispatch { pipeline, bind_group, words, groups });
         state.counters.dispatches += 1;
         if state.commands.len() >= recorder::BATCH {
             self.submit(state);
@@ -228,6 +238,13 @@ impl Gpu {
 }
 
 impl State {
+    fn record(&mut self, command: Command) {
+        if let Some(capture) = &mut self.capture {
+            capture.push(command.clone());
+        }
+        self.commands.push(command);
+    }
+
     fn bind_group(&mut self, device: &wgpu::Device, layout: &pipeline::Layout, buffers: Vec<Buffer>) -> BindGroup {
         if self.bind_groups.len() >= MOST_BIND_GROUPS {
             self.bind_groups.clear();

@@ -25,6 +25,16 @@ impl Gpu {
         Ok(element!(x.dtype(), T => host.upload(&bytemuck::pod_collect_to_vec::<u8, T>(&bytes), *x.shape())))
     }
 
+    /// Copies `bytes` to the start of `to` after all that was recorded, and before what will be.
+    pub(in crate::device) fn feed(&self, to: &Buffer, bytes: &[u8]) {
+        if self.faulty() {
+            return;
+        }
+        self.flush();
+        self.queue.write_buffer(to, 0, bytes);
+        locked(&self.state).counters.staging_writes += 1;
+    }
+
     /// Records a copy of `bytes` to the start of `to`.
     fn upload(&self, to: &Buffer, bytes: &[u8]) {
         if bytes.is_empty() || self.faulty() {
@@ -42,7 +52,7 @@ impl Gpu {
         state.counters.staging_writes += 1;
         state.counters.buffers += 1;
         state.counters.bytes_allocated += size;
-        state.commands.push(Command::Copy { from: staging, start: 0, to: to.clone(), bytes: size });
+        state.record(Command::Copy { from: staging, start: 0, to: to.clone(), bytes: size });
     }
 
     /// Waits for all that was recorded, and reads `count` bytes of `from`, `start` bytes in.
@@ -56,6 +66,8 @@ impl Gpu {
         {
             let mut state = locked(&self.state);
             state.counters.reads += 1;
+            // What the host reads may decide what it does next: such a step cannot be repeated blindly.
+            state.capture = None;
             state.commands.push(Command::Copy { from: from.clone(), start: first, to: staging.clone(), bytes: size });
         }
         self.flush();
