@@ -2,12 +2,9 @@
 
 //!import view
 
-struct Params {
-    view: View,
-    // Of a copy into a larger tensor: elements of a run, distance from run to run there, and where the first begins.
-    run: u32, step: u32, start: u32,
-}
-var<immediate> p: Params;
+// Of a copy into a larger tensor `x`, `y` and `z` are the elements of a run, the distance from run to run there, and
+// where the first begins.
+var<immediate> p: View;
 
 @group(0) @binding(0) var<storage, read_write> y: array<u32>;
 @group(0) @binding(1) var<storage, read> x: array<u32>;
@@ -20,23 +17,23 @@ fn index(id: vec3<u32>, grid: vec3<u32>) -> u32 {
 
 // Element `i` of the view, in the low half.
 fn half(i: u32) -> u32 {
-    let at = places(p.view, i).x;
+    let at = places(p, i).x;
     return (x[at / 2u] >> (16u * (at % 2u))) & 0xffffu;
 }
 
 @compute @workgroup_size(256)
 fn dense(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>) {
     let i = index(id, grid);
-    if (4u * i < p.view.count) {
-        y4[i] = x4[p.view.a / 4u + i];
+    if (4u * i < p.count) {
+        y4[i] = x4[p.a / 4u + i];
     }
 }
 
 @compute @workgroup_size(256)
 fn strided(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>) {
     let i = index(id, grid);
-    if (i < p.view.count) {
-        y[i] = x[places(p.view, i).x];
+    if (i < p.count) {
+        y[i] = x[places(p, i).x];
     }
 }
 
@@ -44,15 +41,15 @@ fn strided(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups
 @compute @workgroup_size(256)
 fn halves(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>) {
     let i = 2u * index(id, grid);
-    if (i < p.view.count) {
-        y[i / 2u] = half(i) | (half(min(i + 1u, p.view.count - 1u)) << 16u);
+    if (i < p.count) {
+        y[i / 2u] = half(i) | (half(min(i + 1u, p.count - 1u)) << 16u);
     }
 }
 
 @compute @workgroup_size(256)
 fn place(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>) {
     let i = index(id, grid);
-    if (i < p.view.count) {
-        y[i / p.run * p.step + p.start + i % p.run] = x[places(p.view, i).x];
+    if (i < p.count) {
+        y[i / p.x * p.y + p.z + i % p.x] = x[places(p, i).x];
     }
 }

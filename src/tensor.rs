@@ -134,6 +134,12 @@ impl Tensor {
         Ok(self.value.to_host()?.slice().to_vec())
     }
 
+    /// The same elements on another device, without a past; waits for a GPU that they come from.
+    pub fn to_device(&self, device: &Device) -> Result<Tensor> {
+        let host = self.value.to_host()?;
+        Ok(crate::element!(self.dtype(), T => Tensor::from_array(device.upload(host.slice::<T>(), *self.shape()))))
+    }
+
     /// Reads the only element, widened to double precision.
     pub fn item(&self) -> Result<f64> {
         if self.count() != 1 {

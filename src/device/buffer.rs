@@ -47,6 +47,7 @@ impl Pool {
     }
 
     /// Takes back what [`Pool::take`] counted for a fresh piece that could not be had.
+    #[cfg(feature = "gpu")]
     fn uncount(&self, size: usize) {
         self.shelves().reserved -= size;
     }
@@ -166,7 +167,7 @@ fn memory(device: &Device, size: usize) -> Memory {
 /// Memory from the driver. What cannot be had, even with all shelves cleared, is a fault of the device.
 #[cfg(feature = "gpu")]
 fn fresh(gpu: &super::gpu::Gpu, pool: &Pool, size: usize) -> Memory {
-    let within = |pool: &Pool| gpu.limit().is_none_or(|limit| pool.reserved() <= limit);
+    let within = |pool: &Pool| pool.reserved() <= gpu.limit();
     for clear in [false, true] {
         if clear {
             pool.clear();

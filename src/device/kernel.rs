@@ -7,6 +7,17 @@ use crate::shape::MAX_DIMS;
 /// Most words of parameters: what every adapter with immediates has room for.
 pub(super) const MAX_WORDS: usize = 32;
 
+/// What tells compiled kernels apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KernelKey {
+    /// File of `shaders/`.
+    pub shader: &'static str,
+    /// Entry point.
+    pub entry: &'static str,
+    /// Names filled in.
+    pub names: Vec<(&'static str, String)>,
+}
+
 /// A kernel of `shaders/`, about to be recorded. Results are bound from 0 on, in the order of [`Kernel::write`];
 /// operands follow, in the order of [`Kernel::read`]. Words fill the shader's `Params`, in order.
 pub struct Kernel<'a> {
@@ -78,10 +89,16 @@ impl<'a> Kernel<'a> {
         if groups.contains(&0) {
             return;
         }
+        let device = self.writes[0].device();
         #[cfg(feature = "gpu")]
-        if let Some(gpu) = self.writes[0].device().gpu() {
-            gpu.dispatch(&self, groups.map(|side| side as u32));
+        if let Some(gpu) = device.gpu() {
+            return gpu.dispatch(&self, groups.map(|side| side as u32));
         }
+        device.note(self.key());
+    }
+
+    pub(super) fn key(&self) -> KernelKey {
+        KernelKey { shader: self.shader, entry: self.entry, names: self.names.clone() }
     }
 }
 

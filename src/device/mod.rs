@@ -19,7 +19,9 @@ use crate::dtype::{DType, Element};
 use crate::error::Error;
 use crate::error::Result;
 use crate::shape::Shape;
-use std::sync::Arc;
+use kernel::KernelKey;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 
 /// A handle on a device; clones share its memory and its counts.
 ///
@@ -38,6 +40,7 @@ pub(crate) enum Recording {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Cpu,
+    #[cfg(feature = "gpu")]
     Gpu,
     Null,
     NullGpu,
@@ -49,6 +52,8 @@ struct Inner {
     gpu: Option<gpu::Gpu>,
     ledger: Ledger,
     pool: buffer::Pool,
+    /// Kernels that a null device would have run.
+    planned: Mutex<BTreeSet<KernelKey>>,
 }
 
 impl Device {
@@ -59,6 +64,7 @@ impl Device {
             gpu: None,
             ledger: Ledger::default(),
             pool: buffer::Pool::default(),
+            planned: Mutex::default(),
         }))
     }
 
@@ -66,7 +72,8 @@ impl Device {
     #[cfg(feature = "gpu")]
     pub fn open_gpu(name: &str, options: gpu::Options) -> Result<Device> {
         let gpu = Some(gpu::Gpu::open(name, options)?);
-        Ok(Device(Arc::new(Inner { kind: Kind::Gpu, gpu, ledger: Ledger::default(), pool: buffer::Pool::default() })))
+        let (ledger, pool, planned) = (Ledger::default(), buffer::Pool::default(), Mutex::default());
+        Ok(Device(Arc::new(Inner { kind: Kind::Gpu, gpu, ledger, pool, planned })))
     }
 
     /// The host, with a pool and a ledger of its own.
@@ -88,7 +95,13 @@ impl Device {
     /// GPU by a part of its name, software drivers too.
     #[cfg(feature = "gpu")]
     pub fn by_name(name: &str) -> Result<Device> {
-        let open = |name: &str| Device::open_gpu(name, gpu::Options::default());
+        Device::by_name_within(name, None)
+    }
+
+    /// The same with a limit on the bytes that a GPU's pool may hold; more is an error of the device.
+    #[cfg(feature = "gpu")]
+    pub fn by_name_within(name: &str, limit: Option<u64>) -> Result<Device> {
+        let open = |name: &str| Device::open_gpu(name, gpu::Options { limit, ..gpu::Options::default() });
         match name {
             "cpu" => Ok(Device::cpu()),
             "auto" => match gpu::adapters().first() {
@@ -115,8 +128,6 @@ impl Device {
         match self.0.kind {
             #[cfg(feature = "gpu")]
             Kind::Gpu => self.gpu().map_or("gpu", |gpu| &gpu.about().name),
-            #[cfg(not(feature = "gpu"))]
-            Kind::Gpu => "gpu",
             Kind::Cpu => "cpu",
             Kind::Null | Kind::NullGpu => "null",
         }
@@ -124,7 +135,7 @@ impl Device {
 
     /// Whether kernels are recorded for a GPU rather than run by the host; true of the null device that counts so.
     pub fn is_gpu(&self) -> bool {
-        matches!(self.0.kind, Kind::Gpu | Kind::NullGpu)
+        !matches!(self.0.kind, Kind::Cpu | Kind::Null)
     }
 
     /// The adapter behind it, if there is one.
@@ -135,7 +146,7 @@ impl Device {
 
     /// Whether storages have contents; false on `Null`.
     pub fn computes(&self) -> bool {
-        matches!(self.0.kind, Kind::Cpu | Kind::Gpu)
+        !matches!(self.0.kind, Kind::Null | Kind::NullGpu)
     }
 
     /// Runs `f`, and keeps the commands that it records for a GPU, to be replayed: they read and write the same storages
@@ -161,6 +172,17 @@ impl Device {
         false
     }
 
+    /// The same; the host has no limit of its own.
+    #[cfg(not(feature = "gpu"))]
+    pub fn by_name_within(name: &str, _: Option<u64>) -> Result<Device> {
+        Device::by_name(name)
+    }
+
+    /// A null device that counts like this one.
+    pub fn like_null(&self) -> Device {
+        if self.is_gpu() { Device::null_gpu() } else { Device::null() }
+    }
+
     /// A null device to plan a run on the device of this name.
     pub fn null_for(name: &str) -> Device {
         #[cfg(feature = "gpu")]
@@ -172,6 +194,23 @@ impl Device {
         #[cfg(not(feature = "gpu"))]
         let gpu = !matches!(name, "auto" | "cpu");
         if gpu { Device::null_gpu() } else { Device::null() }
+    }
+
+    /// GPU kernels used so far; on the null device those that would have been.
+    pub fn kernels(&self) -> Vec<KernelKey> {
+        #[cfg(feature = "gpu")]
+        if let Some(gpu) = self.gpu() {
+            return gpu.kernels();
+        }
+        self.planned().iter().cloned().collect()
+    }
+
+    fn note(&self, kernel: KernelKey) {
+        self.planned().insert(kernel);
+    }
+
+    fn planned(&self) -> std::sync::MutexGuard<'_, BTreeSet<KernelKey>> {
+        self.0.planned.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Notes an op that has no kernel for this GPU.

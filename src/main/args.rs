@@ -26,6 +26,8 @@ pub enum Command {
     Generate(Generate),
     /// Compare every op on a device with double precision on the host
     Check(Check),
+    /// List the devices there are, and the one that auto takes
+    Devices(Devices),
 }
 
 #[derive(Args)]
@@ -80,6 +82,13 @@ pub struct Check {
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub device: String,
     /// Print the table as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct Devices {
+    /// Print the list as JSON
     #[arg(long)]
     pub json: bool,
 }

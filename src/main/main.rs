@@ -1,10 +1,11 @@
-//! The command line: `train`, `plan`, `generate`, `check`.
+//! The command line: `train`, `plan`, `generate`, `check`, `devices`.
 //!
 //! What goes wrong is one line on stderr. Exit codes: 0 done, 1 run failed, 2 bad usage or input, 3 memory or device
 //! lost, 130 interrupted with a checkpoint written.
 
 mod args;
 mod check;
+mod devices;
 mod generate;
 mod plan;
 mod plot;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         Command::Plan(args) => plan::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Devices(args) => devices::run(&args),
     };
     match done {
         Ok(code) => code,

@@ -1,5 +1,6 @@
 //! Tables on the terminal.
 
+use eckart::device::gpu::Counters;
 use eckart::train::{MemoryUse, Row, Size};
 
 /// Bytes by tag, a column for each name.
@@ -25,4 +26,21 @@ pub fn profile(rows: &[Row], wall: f64) -> String {
     let rest = wall - rows.iter().map(|row| row.3.as_secs_f64()).sum::<f64>();
     lines.push(format!("{:44}{:>12.1}{:>7.1}%", "all else", 1e3 * rest, 100.0 * rest / wall));
     lines.join("\n")
+}
+
+/// What the host did for a GPU.
+pub fn counters(counters: &Counters) -> String {
+    let rows = [
+        ("kernels", counters.dispatches),
+        ("submissions", counters.submissions),
+        ("bind groups", counters.bind_groups),
+        ("pipelines", counters.pipelines),
+        ("buffers", counters.buffers),
+        ("bytes allocated", counters.bytes_allocated),
+        ("staging writes", counters.staging_writes),
+        ("reads", counters.reads),
+        ("ops on the host", counters.host_ops),
+        ("host ns per kernel", counters.per_dispatch().as_nanos() as u64),
+    ];
+    rows.map(|(name, count)| format!("{name:20}{count:>16}")).join("\n")
 }

@@ -23,6 +23,9 @@ pub fn run(args: &args::Train) -> Result<ExitCode> {
     draw(&trained)?;
     if args.profile {
         eprintln!("{}", table::profile(&trained.profile, trained.report.wall_seconds));
+        if let Some(gpu) = trained.device.gpu() {
+            eprintln!("{}", table::counters(&gpu.counters()));
+        }
     }
     match args.json {
         true => println!("{}", serde_json::to_string_pretty(&trained.report).expect("a report is plain data")),

@@ -23,7 +23,7 @@ pub use metrics::Metrics;
 pub use place::{latest, next_free, previous};
 pub use plan::{Plan, what_fits};
 pub use report::Report;
-pub use run::{Control, Event, Row, Trained, run};
+pub use run::{Control, Event, Row, Trained, run, run_on};
 pub use size::{MemoryUse, Size};
 pub use state::{Best, FORMAT, Interval, Progress, State};
 

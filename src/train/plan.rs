@@ -22,7 +22,10 @@ pub struct Plan {
 impl Plan {
     /// Plans the run of a resolved configuration.
     pub fn new(config: &Config, corpus: &Corpus) -> Result<Plan> {
-        let device = Device::null_for(&config.device);
+        Plan::on(Device::null_for(&config.device), config, corpus)
+    }
+
+    pub(super) fn on(device: Device, config: &Config, corpus: &Corpus) -> Result<Plan> {
         let mut trainer = Trainer::new(config, corpus, &device)?;
         device.ledger().reset_peak();
         while let Outcome::Held = trainer.advance()? {}

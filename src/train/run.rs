@@ -5,7 +5,7 @@ use super::metrics::Log;
 use super::pace::Pace;
 use super::state::{Best, FORMAT, State};
 use super::trainer::{Outcome, Trainer};
-use super::{Config, Metrics, Plan, Report, Store, corpus, place};
+use super::{Config, Metrics, Plan, Report, Size, Store, corpus, place};
 use crate::data::{Corpus, Vocabulary};
 use crate::device::Device;
 use crate::device::observe::{Profile, Stage, observed};
@@ -80,18 +80,35 @@ pub struct Trained {
     pub report: Report,
     /// As in `metrics.jsonl`.
     pub history: Vec<Metrics>,
+    /// What it was computed on.
+    pub device: Device,
     /// Where the time went, longest first; empty unless asked for.
     pub profile: Vec<Row>,
 }
 
 /// Trains, and leaves in the run's folder `metrics.jsonl`, `report.json` and `checkpoint`.
 pub fn run(config: &Config, control: Control<'_>, see: &mut (dyn FnMut(Event<'_>) + Send)) -> Result<Trained> {
+    run_on(None, config, control, see)
+}
+
+/// The same on a device that is open already, whatever the configuration names; without one, it is opened when it is
+/// known that the run will fit.
+pub fn run_on(
+    device: Option<&Device>,
+    config: &Config,
+    control: Control<'_>,
+    see: &mut (dyn FnMut(Event<'_>) + Send),
+) -> Result<Trained> {
     let start = Instant::now();
     let config = config.resolved()?;
     let (corpus, fingerprint) = corpus(&config)?;
-    let plan = Plan::new(&config, &corpus)?;
+    let plan = match device {
+        Some(device) => Plan::on(device.like_null(), &config, &corpus)?,
+        None => Plan::new(&config, &corpus)?,
+    };
     plan.check(&config, &corpus)?;
-    let device = Device::by_name(&config.device)?;
+    let open = || Device::by_name_within(&config.device, config.memory.map(|Size(limit)| limit));
+    let device = device.cloned().map_or_else(open, Ok)?;
     // In a worker of the pool, because every fork from outside would first have to wake one.
     rayon::scope(|_| {
         let mut run = Run::start(&config, &corpus, fingerprint, &device, &plan, control, see)?;
@@ -281,7 +298,7 @@ impl<'a> Run<'a> {
         report.tokens_per_second = self.pace.overall();
         report.wall_seconds = start.elapsed().as_secs_f64();
         report.write(&self.out.join("report.json"))?;
-        let Run { trainer, vocabulary, history, .. } = self;
-        Ok(Trained { model: trainer.model, vocabulary, report, history, profile })
+        let Run { trainer, vocabulary, history, device, .. } = self;
+        Ok(Trained { model: trainer.model, vocabulary, report, history, device: device.clone(), profile })
     }
 }

@@ -5,6 +5,10 @@ mod checker;
 mod cli;
 mod data;
 mod flip;
+#[cfg(feature = "gpu")]
+mod gpu;
+#[cfg(all(feature = "gpu", feature = "cli"))]
+mod gpu_train;
 mod hessian;
 #[cfg(feature = "cli")]
 mod kill;

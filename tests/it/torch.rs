@@ -15,8 +15,8 @@ struct Fixture<'a> {
 }
 
 impl<'a> Fixture<'a> {
-    fn new(bytes: &'a [u8]) -> Fixture<'a> {
-        Fixture { file: SafeTensors::deserialize(bytes).expect("a valid fixture"), device: Device::cpu() }
+    fn new(bytes: &'a [u8], device: &Device) -> Fixture<'a> {
+        Fixture { file: SafeTensors::deserialize(bytes).expect("a valid fixture"), device: device.clone() }
     }
 
     fn shape(&self, name: &str) -> Vec<usize> {
@@ -42,8 +42,8 @@ impl<'a> Fixture<'a> {
         model.visit_mut(&eckart::module::Path::root(), &mut |path, parameter| {
             let name = format!("weights.{path}");
             assert_eq!(self.shape(&name), parameter.tensor().shape()[..], "{name}");
-            let value = Tensor::new(&self.numbers(&name), &self.shape(&name)[..], &self.device);
-            parameter.set(value.cast(dtype));
+            let value = Tensor::new(&self.numbers(&name), &self.shape(&name)[..], &Device::cpu());
+            parameter.set(value.cast(dtype).to_device(&self.device).unwrap());
         });
         model
     }
@@ -58,7 +58,7 @@ fn distance(a: &[f64], b: &[f64]) -> f64 {
 }
 
 fn numbers(x: &Tensor) -> Vec<f64> {
-    x.cast(DType::F64).to_vec().unwrap()
+    x.to_device(&Device::cpu()).unwrap().cast(DType::F64).to_vec().unwrap()
 }
 
 /// A key's bias shifts all of a query's scores alike, so no loss depends on it: its gradient is rounding noise, which
@@ -73,7 +73,11 @@ struct Bounds {
 }
 
 fn agrees(bytes: &[u8], config: ModelConfig, dtype: DType, bounds: Bounds) {
-    let fixture = Fixture::new(bytes);
+    agrees_on(&Device::cpu(), bytes, config, dtype, bounds);
+}
+
+fn agrees_on(device: &Device, bytes: &[u8], config: ModelConfig, dtype: DType, bounds: Bounds) {
+    let fixture = Fixture::new(bytes, device);
     let mut model = fixture.model(&config, dtype);
     let (ids, targets) = (fixture.indices("inputs"), fixture.indices("targets"));
     let loss = |model: &Model| model.loss(&ids, &targets, &Pass::default());
@@ -148,4 +152,20 @@ fn gpt2_agrees_with_pytorch_in_single_precision() {
 fn llama_agrees_with_pytorch_in_single_precision() {
     let (bytes, config) = llama();
     agrees(bytes, config, DType::F32, SINGLE);
+}
+
+#[test]
+#[cfg(feature = "gpu")]
+fn gpt2_agrees_with_pytorch_on_a_gpu() {
+    let Some(device) = crate::gpu::device() else { return };
+    let (bytes, config) = gpt2();
+    agrees_on(&device, bytes, config, DType::F32, SINGLE);
+}
+
+#[test]
+#[cfg(feature = "gpu")]
+fn llama_agrees_with_pytorch_on_a_gpu() {
+    let Some(device) = crate::gpu::device() else { return };
+    let (bytes, config) = llama();
+    agrees_on(&device, bytes, config, DType::F32, SINGLE);
 }

@@ -11,14 +11,14 @@ mod transfer;
 
 pub use adapter::{Adapter, adapters};
 pub use counters::Counters;
-pub use pipeline::Key;
 pub(crate) use replay::Recording;
 
-use super::kernel::Kernel;
+use super::kernel::{Kernel, KernelKey};
 use crate::error::{Error, Result};
 use pipeline::Pipelines;
 use recorder::{Command, Uniform};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 use wgpu::{
@@ -44,7 +44,8 @@ impl Default for Options {
 /// An opened adapter.
 pub struct Gpu {
     about: Adapter,
-    limit: Option<u64>,
+    /// Most bytes of storages.
+    limit: AtomicU64,
     device: wgpu::Device,
     queue: wgpu::Queue,
     state: Mutex<State>,
@@ -61,6 +62,8 @@ struct State {
     counters: Counters,
     /// What is recorded to be replayed, while it is.
     capture: Option<Vec<Command>>,
+    /// What small reads go through.
+    staging: Option<Buffer>,
     /// How often storages went back to the driver: what was captured before may refer to some of them.
     generation: u64,
 }
@@ -116,9 +119,11 @@ impl Gpu {
             bind_groups: HashMap::new(),
             counters: Counters::default(),
             capture: None,
+            staging: None,
             generation: 0,
         };
-        Ok(Gpu { about, limit: options.limit, device, queue, state: Mutex::new(state), fault })
+        let limit = AtomicU64::new(options.limit.unwrap_or(u64::MAX));
+        Ok(Gpu { about, limit, device, queue, state: Mutex::new(state), fault })
     }
 
     /// What its driver says of it.
@@ -132,13 +137,25 @@ impl Gpu {
     }
 
     /// Kernels compiled so far.
-    pub fn kernels(&self) -> Vec<Key> {
+    pub fn kernels(&self) -> Vec<KernelKey> {
         locked(&self.state).pipelines.keys().cloned().collect()
     }
 
-    /// Most bytes of storages, if there is a limit.
-    pub(super) fn limit(&self) -> Option<u64> {
-        self.limit
+    /// Most bytes of storages that its pool may hold.
+    pub(super) fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// From now on, more bytes of storages than these are refused as if the driver had no more.
+    pub fn set_limit(&self, bytes: u64) {
+        self.limit.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Gives the adapter up. What lies on it is gone, and what comes after fails as when a device is lost.
+    pub fn abandon(&self) {
+        self.device.destroy();
+        let _ = self.device.poll(wgpu::PollType::Poll);
+        locked(&self.fault).get_or_insert(Fault::Lost(format!("device {} was given up", self.about.name)));
     }
 
     /// The first thing that went wrong, if anything did.
@@ -156,7 +173,7 @@ impl Gpu {
     /// Notes that storages of `needed` bytes could not be had,
     /// with those there are, one of `size` bytes among them.
     pub(super) fn out_of_memory(&self, needed: u64, size: u64) {
-        let (limit, name) = (self.limit.unwrap_or(needed - size), &self.about.name);
+        let (limit, name) = (self.limit().min(needed - size), &self.about.name);
         let what = format!("device {name} gave no storage of {size} bytes more; try a smaller batch or --recompute");
         locked(&self.fault).get_or_insert(Fault::Memory { needed, limit, what });
     }

@@ -1,7 +1,7 @@
 //! Compiled kernels, each compiled once.
 
 use super::shader;
-use crate::device::kernel::{Kernel, MAX_WORDS};
+use crate::device::kernel::{Kernel, KernelKey, MAX_WORDS};
 use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -27,20 +27,9 @@ pub(super) struct Layout {
     pipeline: PipelineLayout,
 }
 
-/// What tells kernels apart.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Key {
-    /// File of `shaders/`.
-    pub shader: &'static str,
-    /// Entry point.
-    pub entry: &'static str,
-    /// Names filled in.
-    pub names: Vec<(&'static str, String)>,
-}
-
 /// All kernels compiled so far.
 pub(super) struct Pipelines {
-    made: HashMap<Key, Arc<Pipeline>>,
+    made: HashMap<KernelKey, Arc<Pipeline>>,
     layouts: HashMap<(usize, usize), Arc<Layout>>,
     /// Layout of the parameters' uniform, where there are no immediates.
     pub uniform: Option<BindGroupLayout>,
@@ -60,13 +49,13 @@ impl Pipelines {
     }
 
     /// Kernels compiled so far.
-    pub fn keys(&self) -> impl Iterator<Item = &Key> {
+    pub fn keys(&self) -> impl Iterator<Item = &KernelKey> {
         self.made.keys()
     }
 
     /// The pipeline of a kernel, and whether it had to be compiled.
     pub fn get(&mut self, device: &wgpu::Device, kernel: &Kernel<'_>) -> (Arc<Pipeline>, bool) {
-        let key = Key { shader: kernel.shader, entry: kernel.entry, names: kernel.names.clone() };
+        let key = kernel.key();
         if let Some(pipeline) = self.made.get(&key) {
             return (pipeline.clone(), false);
         }
@@ -105,7 +94,7 @@ fn bindings(device: &wgpu::Device, types: impl IntoIterator<Item = BindingType>)
     device.create_bind_group_layout(&BindGroupLayoutDescriptor { label: None, entries: &entries })
 }
 
-fn compile(device: &wgpu::Device, key: &Key, layout: Arc<Layout>, immediates: bool) -> Pipeline {
+fn compile(device: &wgpu::Device, key: &KernelKey, layout: Arc<Layout>, immediates: bool) -> Pipeline {
     let text = shader::source(key.shader, &key.names, immediates);
     let module = ShaderModuleDescriptor { label: Some(key.shader), source: ShaderSource::Wgsl(text.into()) };
     // SAFETY: every kernel of `shaders/` compares what it indexes by with the sizes it was given; what comes from data

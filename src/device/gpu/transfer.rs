@@ -6,6 +6,9 @@ use crate::element;
 use crate::error::Result;
 use wgpu::{Buffer, BufferDescriptor, BufferUsages, COPY_BUFFER_ALIGNMENT, MapMode, PollType};
 
+/// Bytes of the staging buffer that is kept.
+const SMALL: u64 = 4096;
+
 impl Gpu {
     /// Records a copy of `bytes` over a whole storage.
     pub(in crate::device) fn write(&self, to: &Array, bytes: &[u8]) {
@@ -60,9 +63,7 @@ impl Gpu {
         self.check()?;
         let first = start as u64 / COPY_BUFFER_ALIGNMENT * COPY_BUFFER_ALIGNMENT;
         let size = ((start + count) as u64 - first).next_multiple_of(COPY_BUFFER_ALIGNMENT);
-        let usage = BufferUsages::COPY_DST | BufferUsages::MAP_READ;
-        let staging = BufferDescriptor { label: Some("staging"), size, usage, mapped_at_creation: false };
-        let staging = self.device.create_buffer(&staging);
+        let staging = self.staging(size);
         {
             let mut state = locked(&self.state);
             state.counters.reads += 1;
@@ -71,13 +72,32 @@ impl Gpu {
             state.commands.push(Command::Copy { from: from.clone(), start: first, to: staging.clone(), bytes: size });
         }
         self.flush();
-        staging.map_async(MapMode::Read, .., |_| ());
+        staging.map_async(MapMode::Read, ..size, |_| ());
         // A failure shows when the range is taken, and as a fault.
         let _ = self.device.poll(PollType::wait_indefinitely());
         self.check()?;
-        match staging.get_mapped_range(..) {
-            Ok(view) => Ok(view[start - first as usize..][..count].to_vec()),
-            Err(error) => Err(crate::Error::Lost(format!("reading from device {}: {error}", self.about.name))),
+        let bytes = match staging.get_mapped_range(..size) {
+            Ok(view) => view[start - first as usize..][..count].to_vec(),
+            Err(error) => return Err(crate::Error::Lost(format!("reading from device {}: {error}", self.about.name))),
+        };
+        staging.unmap();
+        let mut state = locked(&self.state);
+        if staging.size() <= SMALL {
+            state.staging = Some(staging);
         }
+        Ok(bytes)
+    }
+
+    /// Memory to read `size` bytes through: small reads, which come every step, share one.
+    fn staging(&self, size: u64) -> Buffer {
+        let mut state = locked(&self.state);
+        if let Some(staging) = state.staging.take().filter(|staging| staging.size() >= size) {
+            return staging;
+        }
+        let (size, usage) = (size.max(SMALL), BufferUsages::COPY_DST | BufferUsages::MAP_READ);
+        state.counters.buffers += 1;
+        state.counters.bytes_allocated += size;
+        let descriptor = BufferDescriptor { label: Some("staging"), size, usage, mapped_at_creation: false };
+        self.device.create_buffer(&descriptor)
     }
 }

@@ -1,0 +1,192 @@
+//! Runs on a GPU: replayed steps, resume, memory, and what happens when the device gives up.
+
+use crate::gpu;
+use crate::tiny::{self, assert_same};
+use eckart::device::gpu::{Counters, Options};
+use eckart::train::{Config, Control, Event, Store, run_on};
+use eckart::{Device, Error, Result};
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+fn config(folder: &Path, out: &str) -> Config {
+    Config { device: gpu::name(), dropout: 0.0, ..tiny::config(folder, out) }
+}
+
+/// Trains on a device, and calls `step` after every step.
+fn train_on(device: &Device, config: &Config, mut step: impl FnMut(u64) + Send) -> Result<()> {
+    let control = Control { resume: false, stop: &AtomicBool::new(false), profile: false };
+    let trained = run_on(Some(device), config, control, &mut |event| {
+        if let Event::Advanced { step: done, .. } = event {
+            step(done);
+        }
+    });
+    trained.map(drop)
+}
+
+#[test]
+fn a_gpu_learns_what_the_host_learns() {
+    if gpu::device().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let here = tiny::train(&Config { device: "cpu".into(), ..config(folder.path(), "cpu") }, false).unwrap();
+    let there = tiny::train(&config(folder.path(), "gpu"), false).unwrap();
+    assert_eq!(there.report.planned_peak_bytes, there.report.peak_bytes, "planned and measured");
+    let losses = |trained: &eckart::train::Trained| -> Vec<f64> {
+        trained.history.iter().flat_map(|line| [line.loss, line.val_loss, line.grad_norm]).flatten().collect()
+    };
+    let (here, there) = (losses(&here), losses(&there));
+    assert_eq!(here.len(), there.len());
+    let worst = here.iter().zip(&there).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    assert!(worst < 1e-4, "off by {worst:e}");
+}
+
+#[test]
+fn a_resumed_run_on_a_gpu_is_the_run_that_never_stopped() {
+    if gpu::device().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for (name, dropout, micro_steps) in [("replayed", 0.0, 2), ("with dropout", 0.1, 5)] {
+        let run = |out: String| Config { dropout, accumulate: 2, ..config(folder.path(), &out) };
+        let (whole, pieces) = (run(name.into()), run(format!("{name} in pieces")));
+        tiny::train(&whole, false).unwrap();
+        let mut resume = false;
+        while let Err(error) = tiny::train_for(&pieces, resume, micro_steps) {
+            assert!(matches!(error, Error::Interrupted { .. }), "{error}");
+            resume = true;
+        }
+        assert_same(whole.out.as_deref().unwrap(), pieces.out.as_deref().unwrap(), whole.steps);
+    }
+}
+
+/// What a replayed step costs: three small writes (tokens, targets, learning rate) and one small read.
+fn steady(options: Options) {
+    let Some(device) = gpu::device_with(options) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config { steps: 12, eval_every: 100, report_every: 100, ..config(folder.path(), "steady") };
+    let mut seen: Vec<(Counters, u64)> = Vec::new();
+    train_on(&device, &Config { save_every: 100, ..config }, |_| {
+        seen.push((device.gpu().unwrap().counters(), device.ledger().live().total()));
+    })
+    .unwrap();
+    for pair in seen[2..11].windows(2) {
+        let spent = pair[1].0.since(&pair[0].0);
+        assert!(spent.dispatches > 0);
+        let made = [spent.pipelines, spent.bind_groups, spent.buffers, spent.bytes_allocated, spent.host_ops];
+        assert_eq!((made, spent.staging_writes, spent.reads), ([0; 5], 3, 1), "{spent:?}");
+        assert_eq!(pair[0].1, pair[1].1, "live bytes");
+    }
+    let (held, highest) = (device.reserved(), device.ledger().highest());
+    assert!(held <= Device::most_reserved(highest), "{held} held, {highest} at most live");
+    assert_eq!(device.ledger().live().total(), 0, "all goes back with the run");
+}
+
+#[test]
+fn a_replayed_step_creates_nothing() {
+    steady(Options::default());
+}
+
+#[test]
+fn nor_does_it_where_parameters_come_from_a_uniform() {
+    steady(Options { immediates: false, ..Options::default() });
+}
+
+fn live_bytes_are_flat_for(steps: u64) {
+    let Some(device) = gpu::device() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config { steps, eval_every: 50, report_every: 50, save_every: 50, ..config(folder.path(), "flat") };
+    let mut live = Vec::new();
+    train_on(&device, &config, |_| live.push(device.ledger().live().total())).unwrap();
+    assert_eq!(live[19], *live.last().unwrap());
+    let (held, highest) = (device.reserved(), device.ledger().highest());
+    assert!(held <= Device::most_reserved(highest), "{held} held, {highest} at most live");
+}
+
+#[test]
+fn live_bytes_are_flat_over_200_steps() {
+    live_bytes_are_flat_for(200);
+}
+
+#[test]
+#[ignore = "long"]
+fn live_bytes_are_flat_over_2000_steps() {
+    live_bytes_are_flat_for(2000);
+}
+
+/// The newest checkpoint of a run that failed, and the error's exit code.
+fn left_behind(config: &Config, failed: Result<()>) -> (u64, i32, String) {
+    let error = failed.expect_err("the device gave up");
+    let store = Store::new(config.out.as_ref().unwrap().join("checkpoint"), 2);
+    let newest = store.newest(u64::MAX).unwrap();
+    assert!(newest.skipped.is_empty(), "{:?}", newest.skipped);
+    (newest.checkpoint.state.progress.step, error.exit_code(), error.to_string())
+}
+
+#[test]
+fn memory_that_cannot_be_had_is_an_error_and_leaves_a_checkpoint() {
+    let Some(device) = gpu::device() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let gpu = device.gpu().unwrap();
+    let config = Config { save_every: 1, ..config(folder.path(), "limited") };
+    // Validation after step 3 wants storages that the steps before had no use for.
+    let failed = train_on(&device, &config, |step| {
+        if step == 2 {
+            gpu.set_limit(1)
+        }
+    });
+    let (step, code, message) = left_behind(&config, failed);
+    assert_eq!((step, code), (2, 3), "{message}");
+    assert!(message.contains("needs") && message.contains("smaller batch"), "{message}");
+    assert_eq!(device.ledger().live().total(), 0);
+}
+
+/// A hundred times, at whatever allocation the limit meets: an error, nothing left over, no crash.
+#[test]
+fn a_hundred_failed_allocations_leak_nothing() {
+    use eckart::nn::{Arch, Model, ModelConfig, Pass};
+    use eckart::optim::Gradients;
+    use eckart::{Seed, Tensor};
+    if gpu::device().is_none() {
+        return;
+    }
+    let sizes = ModelConfig::new(Arch::Gpt2, 17, 8, 1, 2, 16);
+    let step = |device: &Device| -> Result<f64> {
+        let model = Model::new(&sizes, Seed(0), device)?;
+        let ids = Tensor::new(&[1_u32; 16], [2, 8], device);
+        let loss = model.loss(&ids, &ids, &Pass::default());
+        let value = loss.detach();
+        Gradients::new().add(loss);
+        value.item()
+    };
+    let whole = gpu::device().unwrap();
+    step(&whole).unwrap();
+    let highest = whole.reserved();
+    for i in 0..100 {
+        let limit = Some(highest * i / 100);
+        let device = gpu::device_with(Options { limit, ..Options::default() }).unwrap();
+        match step(&device) {
+            Err(error) => assert!(matches!(error, Error::Memory { .. }), "{error}"),
+            // A limit near the top can be met by a pool that keeps less.
+            Ok(loss) => assert!(loss.is_finite() && i > 50, "no error at {i} %"),
+        }
+        assert_eq!(device.ledger().live().total(), 0);
+        assert!(device.reserved() <= limit.unwrap(), "{} held at a limit of {limit:?}", device.reserved());
+    }
+}
+
+#[test]
+fn a_lost_device_is_an_error_and_leaves_a_checkpoint() {
+    let Some(device) = gpu::device() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config { save_every: 1, ..config(folder.path(), "lost") };
+    let failed = train_on(&device, &config, |step| {
+        if step == 4 {
+            device.gpu().unwrap().abandon()
+        }
+    });
+    let (step, code, message) = left_behind(&config, failed);
+    assert_eq!((step, code), (3, 3), "{message}");
+    assert!(message.starts_with("device lost"), "{message}");
+    assert_eq!(device.ledger().live().total(), 0);
+}
