@@ -7,6 +7,8 @@ mod data;
 mod flip;
 #[cfg(feature = "gpu")]
 mod gpu;
+#[cfg(feature = "gpu")]
+mod gpu_shaders;
 #[cfg(all(feature = "gpu", feature = "cli"))]
 mod gpu_train;
 mod hessian;

@@ -1,0 +1,167 @@
+//! Every shader with every set of names in use: valid, and written out for Vulkan, Metal and DirectX. Which kernels there
+//! are is what the null device would have run; no adapter is needed.
+
+use eckart::autograd::{jvp, vjp};
+use eckart::device::gpu::shader;
+use eckart::device::kernel::KernelKey;
+use eckart::nn::{Arch, Model, ModelConfig, Pass};
+use eckart::ops::samples;
+use eckart::optim::{Adam, Gradients, Group, Momentum, Numbers, Optimizer};
+use eckart::{DType, Device, Module, Seed, Tensor};
+use naga::back::{hlsl, msl, spv};
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use std::collections::BTreeSet;
+
+/// Values, cotangents and tangents of every op's samples.
+fn run_samples(device: &Device) {
+    for sample in samples() {
+        let ins = sample.tensors(Seed(0), DType::F32, device);
+        let specs: Vec<_> = ins.iter().map(Tensor::spec).collect();
+        if sample.op.infer(&specs).is_ok_and(|spec| spec.dtype == DType::F64) {
+            continue;
+        }
+        let moves: Vec<bool> = sample.inputs.iter().map(|input| input.differentiable).collect();
+        let leaf = |(x, &moves): (&Tensor, &bool)| if moves { x.leaf() } else { x.clone() };
+        let leaves: Vec<Tensor> = ins.iter().zip(&moves).map(leaf).collect();
+        let moving: Vec<&Tensor> = leaves.iter().filter(|x| x.is_traced()).collect();
+        let apply = |ins: &[Tensor]| sample.apply(&ins.iter().collect::<Vec<_>>());
+        let y = apply(&leaves);
+        if y.dtype() == DType::F32 && y.is_traced() {
+            vjp(&y, &y.ones_like(), &moving, false);
+            let along = ins.iter().zip(&moves).map(|(x, moves)| moves.then(|| x.ones_like())).collect();
+            jvp(apply, &ins, &[along]);
+        }
+    }
+}
+
+/// A step of each family with each optimizer, at sizes where other kernels serve than for samples.
+fn run_models(device: &Device) {
+    for (arch, width) in [(Arch::Gpt2, 48), (Arch::Llama, 64), (Arch::Gpt2, 768), (Arch::Llama, 576)] {
+        let heads = width / 16;
+        let mut model = Model::new(&ModelConfig::new(arch, 65, 64, 1, heads, width), Seed(0), device).unwrap();
+        let ids = Tensor::new(&[0_u32; 2 * 64], [2, 64], device);
+        for dropout in [None, Some(Seed(1))] {
+            for adam in [true, false] {
+                let groups = Group::decay_matrices(0.1);
+                let mut optimizer = match adam {
+                    true => Optimizer::new(Adam::default(), groups),
+                    false => Optimizer::new(Momentum { beta: if dropout.is_some() { 0.0 } else { 0.9 } }, groups),
+                };
+                let loss = model.loss(&ids, &ids, &Pass { dropout, recompute: false });
+                let value = loss.detach();
+                let mut gradients = Gradients::new();
+                gradients.add(loss);
+                let loss = adam.then(|| value.array());
+                optimizer.record(&mut model, gradients, loss, &mut Numbers::new(0, device));
+            }
+        }
+        assert!(!model.parameters().is_empty());
+    }
+}
+
+/// Products of many shapes, as they lie and transposed.
+fn run_products(device: &Device) {
+    let zeros = |rows: usize, columns: usize| Tensor::new(&vec![0.0_f32; rows * columns], [rows, columns], device);
+    let sizes = [1, 7, 8, 16, 65, 300, 1024];
+    let pick = |i: usize| sizes[i % sizes.len()];
+    for (m, k, n) in (0..sizes.len().pow(3)).map(|i| (pick(i), pick(i / sizes.len()), pick(i / sizes.len().pow(2)))) {
+        let (a, b, bias) = (zeros(m, k), zeros(k, n), Tensor::new(&vec![0.0_f32; n], [n], device));
+        a.matmul(&b);
+        zeros(k, m).t().matmul(&b);
+        a.matmul(&zeros(n, k).t());
+        zeros(k, m).t().matmul(&zeros(n, k).t());
+        a.linear(&b, Some(&bias));
+    }
+}
+
+fn kernels() -> BTreeSet<KernelKey> {
+    let device = Device::null_gpu();
+    run_samples(&device);
+    run_models(&device);
+    run_products(&device);
+    let types = [DType::F32, DType::U32, DType::F16, DType::BF16];
+    for (i, j) in (0..16).map(|i| (i / 4, i % 4)) {
+        Tensor::zeros([3], DType::F32, &device).contiguous().cast(types[i]).cast(types[j]);
+    }
+    device.kernels().into_iter().collect()
+}
+
+struct Shader {
+    module: naga::Module,
+    info: ModuleInfo,
+}
+
+fn validated(key: &KernelKey, immediates: bool) -> Shader {
+    let text = shader::source(key.shader, &key.names, immediates);
+    let module = naga::front::wgsl::parse_str(&text);
+    let mut module = module.unwrap_or_else(|error| panic!("{key:?}: {}", error.emit_to_string(&text)));
+    // One entry at a time, as pipelines are made: others bind other types to the same numbers.
+    module.entry_points.retain(|entry| entry.name == key.entry);
+    assert_eq!(module.entry_points.len(), 1, "{key:?}");
+    naga::compact::compact(&mut module, naga::compact::KeepUnused::No);
+    let capabilities = Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    let info = Validator::new(ValidationFlags::all(), capabilities).validate(&module);
+    let info = info.unwrap_or_else(|error| panic!("{key:?}: {}", error.emit_to_string(&text)));
+    Shader { module, info }
+}
+
+/// What every adapter has: WebGPU's default limits.
+fn fits_the_floor(key: &KernelKey, module: &naga::Module) {
+    let entry = &module.entry_points[0];
+    assert!(entry.workgroup_size.iter().product::<u32>() <= 256, "{key:?}: {:?} threads", entry.workgroup_size);
+    let layout = module.to_ctx();
+    let space = |space| {
+        let of = move |(_, global): &(_, &naga::GlobalVariable)| global.space == space;
+        module.global_variables.iter().filter(of)
+    };
+    let shared: u32 = space(naga::AddressSpace::WorkGroup).map(|(_, g)| module.types[g.ty].inner.size(layout)).sum();
+    assert!(shared <= 16 << 10, "{key:?}: {shared} bytes of workgroup memory");
+    let storages =
+        module.global_variables.iter().filter(|(_, g)| matches!(g.space, naga::AddressSpace::Storage { .. }));
+    assert!(storages.count() <= 8, "{key:?} binds more than 8 storages");
+}
+
+#[test]
+fn every_kernel_is_valid_and_written_for_vulkan_metal_and_directx() {
+    let kernels = kernels();
+    for key in &kernels {
+        for immediates in [true, false] {
+            let Shader { module, info } = validated(key, immediates);
+            fits_the_floor(key, &module);
+            let entry = key.entry.to_string();
+            let options = spv::Options { fake_missing_bindings: true, ..spv::Options::default() };
+            let pipeline =
+                spv::PipelineOptions { shader_stage: naga::ShaderStage::Compute, entry_point: entry.clone() };
+            spv::write_vec(&module, &info, &options, Some(&pipeline))
+                .unwrap_or_else(|error| panic!("{key:?} for Vulkan: {error}"));
+            let pipeline = msl::PipelineOptions {
+                entry_point: Some((naga::ShaderStage::Compute, entry.clone())),
+                ..msl::PipelineOptions::default()
+            };
+            msl::write_string(&module, &info, &msl::Options::default(), &pipeline)
+                .unwrap_or_else(|error| panic!("{key:?} for Metal: {error}"));
+            let options = hlsl::Options {
+                immediates_target: Some(hlsl::BindTarget { space: 9, ..hlsl::BindTarget::default() }),
+                special_constants_binding: Some(hlsl::BindTarget { space: 8, ..hlsl::BindTarget::default() }),
+                ..hlsl::Options::default()
+            };
+            let pipeline = hlsl::PipelineOptions { entry_point: Some((naga::ShaderStage::Compute, entry)) };
+            let mut text = String::new();
+            hlsl::Writer::new(&mut text, &options, &pipeline)
+                .write(&module, &info, None)
+                .unwrap_or_else(|error| panic!("{key:?} for DirectX: {error}"));
+        }
+    }
+    eprintln!("{} kernels", kernels.len());
+}
+
+/// A file that no kernel comes from and no other imports would be dead.
+#[test]
+fn every_shader_is_used() {
+    let used: BTreeSet<&str> = kernels().iter().map(|key| key.shader).collect();
+    for name in shader::names() {
+        let imported =
+            shader::names().any(|other| shader::source(other, &[], true).contains(&format!("//!import {name}\n")));
+        assert!(used.contains(name) || imported, "nothing uses shaders/{name}.wgsl");
+    }
+}
