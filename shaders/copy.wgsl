@@ -4,8 +4,9 @@
 
 struct Params {
     view: View,
-    // Of a copy into a larger tensor: elements of a run, distance from run to run there, and where the first begins.
-    run: u32, step: u32, start: u32,
+    // Of a copy into a larger tensor: elements of a run, distance from run to run there, where the first begins, and
+    // elements in all.
+    run: u32, step: u32, start: u32, size: u32,
 }
 var<immediate> p: Params;
 
@@ -54,5 +55,24 @@ fn place(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) 
     let i = index(id, grid);
     if (i < p.view.count) {
         y[i / p.run * p.step + p.start + i % p.run] = x[places(p.view, i).x];
+    }
+}
+
+// Element `i` of the larger tensor, in the low half: from a run, or as it was.
+fn placed(i: u32, old: u32) -> u32 {
+    let within = i % p.step - p.start;
+    if (i < p.size && i % p.step >= p.start && within < p.run) {
+        return half(i / p.step * p.run + within);
+    }
+    return old;
+}
+
+// The same for halves. A thread makes a whole word of the larger tensor, where runs begin at any half.
+@compute @workgroup_size(256)
+fn place_halves(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>) {
+    let i = index(id, grid);
+    if (2u * i < p.size) {
+        let old = y[i];
+        y[i] = placed(2u * i, old & 0xffffu) | (placed(2u * i + 1u, old >> 16u) << 16u);
     }
 }

@@ -127,3 +127,29 @@ fn scatter_add_adds_to_what_is_there() {
         assert_eq!(run(&gpu), run(&Device::cpu()));
     }
 }
+
+#[test]
+fn halves_are_padded_and_joined() {
+    let Some(gpu) = device() else { return };
+    for dtype in [DType::F16, DType::BF16, DType::F32] {
+        let make = |shape: &[usize], seed, device: &Device| random(shape, seed, device).cast(dtype);
+        for axis in 0..3 {
+            for (before, after) in [(0, 0), (1, 0), (0, 1), (3, 2)] {
+                same(&gpu, &format!("{dtype} padded by {before} and {after} along {axis}"), |device| {
+                    make(&[3, 5, 7], 1, device).pad(axis, before, after)
+                });
+                same(&gpu, &format!("part of {dtype} padded by {before} and {after} along {axis}"), |device| {
+                    make(&[3, 5, 7], 1, device).slice(2, 1, 5).t().slice(0, 1, 2).pad(axis, before, after)
+                });
+            }
+            same(&gpu, &format!("{dtype} joined along {axis}"), |device| {
+                let part = |size, seed| {
+                    let mut shape = [3, 5, 7];
+                    shape[axis as usize] = size;
+                    make(&shape, seed, device)
+                };
+                Tensor::concat(&[&part(1, 1), &part(3, 2), &part(0, 3), &part(4, 4)], axis)
+            });
+        }
+    }
+}
