@@ -153,3 +153,28 @@ fn halves_are_padded_and_joined() {
         }
     }
 }
+
+#[test]
+fn dropout_has_the_hosts_mask() {
+    use eckart::autograd::grad;
+    let Some(gpu) = device() else { return };
+    for seed in [Seed(0), Seed(7), Seed(u64::MAX), Seed(0x1234_5678_9abc_def0)] {
+        for (shape, probability) in [([1, 1], 0.5), ([3, 7], 0.3), ([16, 64], 0.1), ([37, 129], 0.9), ([5, 3], 0.0)] {
+            let what = format!("{shape:?} with {seed:?}");
+            same(&gpu, &what, |device| random(&shape, 1, device).dropout(probability, seed));
+            same(&gpu, &format!("a part, {what}"), |device| {
+                random(&[shape[0] + 1, shape[1]], 1, device).slice(0, 1, shape[0]).dropout(probability, seed)
+            });
+            same(&gpu, &format!("transposed, {what}"), |device| {
+                random(&shape, 1, device).t().dropout(probability, seed)
+            });
+            let backward = |device: &Device| {
+                let x = random(&shape, 1, device).leaf();
+                let y = x.dropout(probability, seed) * &random(&shape, 2, device);
+                grad(&y.sum_all(), &[&x], false).remove(0)
+            };
+            equal(&format!("backward, {what}"), &backward(&gpu), &backward(&Device::cpu()));
+        }
+        same(&gpu, "one element stretched", |device| random(&[1], 1, device).broadcast_to([1000]).dropout(0.4, seed));
+    }
+}
