@@ -3,10 +3,10 @@
 //!import view
 
 struct Params {
-    view: View,
     // Of a copy into a larger tensor: elements of a run, distance from run to run there, where the first begins, and
     // elements in all.
     run: u32, step: u32, start: u32, size: u32,
+    view: View,
 }
 var<immediate> p: Params;
 

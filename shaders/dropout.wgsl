@@ -3,7 +3,7 @@
 //!import view
 //!import philox
 
-struct Params { view: View, key_low: u32, key_high: u32, threshold: u32, scale: f32 }
+struct Params { key_low: u32, key_high: u32, threshold: u32, scale: f32, view: View }
 var<immediate> p: Params;
 
 @group(0) @binding(0) var<storage, read_write> y4: array<vec4<f32>>;

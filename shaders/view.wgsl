@@ -1,5 +1,6 @@
 // Strided operands: where element `i` of a contiguous result lies in up to three views, in elements from the start of
 // their storages. DIMS dimensions, innermost first; the outermost needs no size, and its steps come last.
+// In larger parameters a view comes last, behind four words or eight: uniforms align it so.
 
 struct View {
     // Elements of the result.

@@ -59,7 +59,7 @@ impl Dropout {
         let dense = views.dense().is_some_and(|steps| steps[0] == 1);
         let kernel = Kernel::new("dropout", if dense { "dense" } else { "strided" }).write(y).read(x);
         let words = [self.seed.key()[0], self.seed.key()[1], self.threshold()].map(|word| word as usize);
-        views.fill(kernel, count).words(words).float(self.scale()).run(count.div_ceil(4).div_ceil(256));
+        views.fill(kernel.words(words).float(self.scale()), count).run(count.div_ceil(4).div_ceil(256));
     }
 
     fn drop<T: Float>(&self, x: &Array, y: &mut Array) {

@@ -114,12 +114,12 @@ pub(crate) fn record_copy(x: &Array, y: &mut Array) {
         } else {
             ("strided", count)
         };
-        let kernel = Kernel::new("copy", entry).write(y).read(x);
-        return views.fill(kernel, count).words([0, 0, 0]).run(threads.div_ceil(256));
+        let kernel = Kernel::new("copy", entry).write(y).read(x).words([0; 4]);
+        return views.fill(kernel, count).run(threads.div_ceil(256));
     }
     let count = x.count();
-    let kernel = Kernel::new("copy", "halves").write(y).read(x);
-    Views::new(&[x]).fill(kernel, count).words([0, 0, 0]).run(count.div_ceil(2).div_ceil(256));
+    let kernel = Kernel::new("copy", "halves").write(y).read(x).words([0; 4]);
+    Views::new(&[x]).fill(kernel, count).run(count.div_ceil(2).div_ceil(256));
 }
 
 /// Conversion on a GPU.

@@ -310,8 +310,8 @@ fn record_place(x: &Array, y: &mut Array, axis: usize, start: usize) {
         return;
     }
     let (entry, threads) = if x.dtype().size() == 2 { ("place_halves", size.div_ceil(2)) } else { ("place", count) };
-    let kernel = Views::new(&[x]).fill(Kernel::new("copy", entry).write(y).read(x), count);
-    kernel.words([run, step, start * inner, size]).run(threads.div_ceil(256));
+    let kernel = Kernel::new("copy", entry).write(y).read(x).words([run, step, start * inner, size]);
+    Views::new(&[x]).fill(kernel, count).run(threads.div_ceil(256));
 }
 
 /// The tensor itself, as a node of its own: lets a replay tell its operands apart from what they came of.

@@ -178,3 +178,18 @@ fn dropout_has_the_hosts_mask() {
         same(&gpu, "one element stretched", |device| random(&[1], 1, device).broadcast_to([1000]).dropout(0.4, seed));
     }
 }
+
+/// Parameters from a uniform have other rules of layout.
+#[test]
+fn adapters_without_immediates_compute_the_same() {
+    use eckart::device::gpu::Options;
+    let Some(gpu) = device() else { return };
+    let options = Options { immediates: false, ..Options::default() };
+    let gpu = Device::open_gpu(&gpu.gpu().unwrap().about().name, options).unwrap();
+    let ids = indices(70, 9, 1);
+    same(&gpu, "gather", |device| random(&[9, 5], 1, device).gather(&Tensor::new(&ids, [70], device)));
+    same(&gpu, "scatter_add", |device| random(&[70, 5], 1, device).scatter_add(&Tensor::new(&ids, [70], device), 9));
+    same(&gpu, "pad", |device| random(&[3, 5], 1, device).t().pad(1, 1, 1).cast(DType::F16).pad(0, 1, 2));
+    same(&gpu, "dropout", |device| random(&[30, 5], 1, device).t().dropout(0.5, Seed(3)));
+    same(&gpu, "contiguous", |device| random(&[30, 5], 1, device).t().contiguous());
+}
