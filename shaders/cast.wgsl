@@ -11,12 +11,28 @@ var<immediate> p: View;
 
 struct Number { real: f32, whole: u32 }
 
-fn of_real(real: f32) -> Number { return Number(real, u32(clamp(real, 0.0, 4294967040.0))); }
+fn of_real(real: f32) -> Number {
+    return Number(real, select(u32(clamp(real, 0.0, 4294967040.0)), 0xffffffffu, real >= 4294967296.0));
+}
 fn half(at: u32) -> u32 { return (x[at / 2u] >> (16u * (at % 2u))) & 0xffffu; }
 
 fn read_f32(at: u32) -> Number { return of_real(bitcast<f32>(x[at])); }
 fn read_u32(at: u32) -> Number { return Number(f32(x[at]), x[at]); }
-fn read_f16(at: u32) -> Number { return of_real(unpack2x16float(half(at)).x); }
+// The next single towards zero, or the odd one of the two around: what is to be rounded further.
+fn read_u32_odd(at: u32) -> Number {
+    let beyond = 8u - min(countLeadingZeros(x[at]), 8u);
+    let lost = x[at] & ((1u << beyond) - 1u);
+    return Number(f32((x[at] - lost) | select(0u, 1u << beyond, lost != 0u)), x[at]);
+}
+// By arithmetic on bits: drivers may take the smallest halves for zero.
+fn read_f16(at: u32) -> Number {
+    let bits = half(at);
+    let sign = (bits & 0x8000u) << 16u;
+    let size = bits & 0x7fffu;
+    if (size < 0x400u) { return of_real(bitcast<f32>(sign | bitcast<u32>(f32(size) * 5.9604644775390625e-8))); }
+    let offset = select(112u << 23u, 224u << 23u, size >= 0x7c00u);
+    return of_real(bitcast<f32>(sign | ((size << 13u) + offset)));
+}
 fn read_bf16(at: u32) -> Number { return of_real(bitcast<f32>(half(at) << 16u)); }
 
 // ---- a number as bits

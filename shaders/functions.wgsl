@@ -2,6 +2,9 @@
 // at `s`: at the argument, or at the value where the slope is a formula in that. Same formulas as src/ops/unary.rs and
 // src/scalar.rs, with the same fitted polynomials.
 
+//!import power
+//!import circle
+
 const PI: f32 = 3.14159265358979;
 // 1/√2, 2/√π, 1/√(2π), √(2/π) and GPT-2's coefficient of x³.
 const SQRT_HALF: f32 = 0.70710678118654752;
@@ -12,14 +15,12 @@ const CUBIC: f32 = 0.044715;
 
 // ---- exponentials
 
-// Arguments beyond ±88 would leave the range of numbers.
-fn exponential(x: f32) -> f32 { return select(exp(min(x, 88.0)), 0.0, x < -87.0); }
 fn logistic(x: f32) -> f32 { return 1.0 / (1.0 + exponential(-x)); }
 
 fn exp_value(x: f32) -> f32 { return exponential(x); }
 fn exp_scaled(c: f32, s: f32) -> f32 { return c * s; }
 
-fn log_value(x: f32) -> f32 { return log(x); }
+fn log_value(x: f32) -> f32 { return logarithm(x); }
 fn log_scaled(c: f32, s: f32) -> f32 { return c / s; }
 
 fn sigmoid_value(x: f32) -> f32 { return logistic(x); }
@@ -45,11 +46,11 @@ fn rsqrt_scaled(c: f32, s: f32) -> f32 { return c * -0.5 * s * s * s; }
 
 // ---- circle
 
-fn sin_value(x: f32) -> f32 { return sin(x); }
-fn sin_scaled(c: f32, s: f32) -> f32 { return c * cos(s); }
+fn sin_value(x: f32) -> f32 { return sine(x); }
+fn sin_scaled(c: f32, s: f32) -> f32 { return c * cosine(s); }
 
-fn cos_value(x: f32) -> f32 { return cos(x); }
-fn cos_scaled(c: f32, s: f32) -> f32 { return -c * sin(s); }
+fn cos_value(x: f32) -> f32 { return cosine(x); }
+fn cos_scaled(c: f32, s: f32) -> f32 { return -c * sine(s); }
 
 // ---- normal distribution
 
@@ -96,7 +97,7 @@ fn abs_scaled(c: f32, s: f32) -> f32 { return c * sign(s); }
 fn sign_value(x: f32) -> f32 { return sign(x); }
 fn sign_scaled(c: f32, s: f32) -> f32 { return 0.0; }
 
-fn relu_value(x: f32) -> f32 { return max(x, 0.0); }
+fn relu_value(x: f32) -> f32 { return select(x, 0.0, x < 0.0); }
 fn relu_scaled(c: f32, s: f32) -> f32 { return select(0.0, c, s > 0.0); }
 
 fn silu_value(x: f32) -> f32 { return x * logistic(x); }
@@ -113,16 +114,7 @@ fn times_f32(a: f32, b: f32) -> f32 { return a * b; }
 fn over_f32(a: f32, b: f32) -> f32 { return a / b; }
 fn maximum_f32(a: f32, b: f32) -> f32 { return select(a, b, a < b); }
 fn minimum_f32(a: f32, b: f32) -> f32 { return select(a, b, a > b); }
-
-// A negative base has real powers for whole exponents alone.
-fn pow_f32(a: f32, b: f32) -> f32 {
-    if (b == 0.0) { return 1.0; }
-    if (a == 0.0) { return select(1.0 / (a * a), 0.0, b > 0.0); }
-    let size = exp2(b * log2(abs(a)));
-    let odd = abs(b) - 2.0 * floor(abs(b) * 0.5) == 1.0;
-    if (a < 0.0 && b != floor(b)) { return log(a); }
-    return select(size, -size, a < 0.0 && odd);
-}
+fn pow_f32(a: f32, b: f32) -> f32 { return power(a, b); }
 
 fn at_least_f32(a: f32, b: f32) -> u32 { return select(0u, 1u, a >= b); }
 fn greater_f32(a: f32, b: f32) -> u32 { return select(0u, 1u, a > b); }
@@ -140,4 +132,4 @@ fn select_u32(a: u32, b: u32, mask: u32) -> u32 { return select(b, a, mask != 0u
 
 fn copy_u32(x: u32) -> u32 { return x; }
 fn to_f32(x: u32) -> f32 { return f32(x); }
-fn to_u32(x: f32) -> u32 { return u32(clamp(x, 0.0, 4294967040.0)); }
+fn to_u32(x: f32) -> u32 { return select(u32(clamp(x, 0.0, 4294967040.0)), 0xffffffffu, x >= 4294967296.0); }

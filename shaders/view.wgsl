@@ -1,5 +1,6 @@
 // Strided operands: where element `i` of a contiguous result lies in up to three views, in elements from the start of
 // their storages. DIMS dimensions, innermost first; the outermost needs no size, and its steps come last.
+// In larger parameters a view comes last, behind four words or eight: uniforms align it so.
 
 struct View {
     // Elements of the result.
@@ -12,8 +13,6 @@ struct View {
     a0: u32, a1: u32, a2: u32, a3: u32, a4: u32, a5: u32,
     b0: u32, b1: u32, b2: u32, b3: u32, b4: u32, b5: u32,
     c0: u32, c1: u32, c2: u32, c3: u32, c4: u32, c5: u32,
-    // What else a kernel wants to know. A struct around this one would have to be aligned as uniforms are.
-    x: u32, y: u32, z: u32,
 }
 
 fn places(v: View, i: u32) -> vec3<u32> {

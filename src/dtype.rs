@@ -75,9 +75,20 @@ macro_rules! element {
 element! {
     f32, F32, |x| x as f32, |x| x as f64;
     f64, F64, |x| x, |x| x;
-    f16, F16, f16::from_f64, f16::to_f64;
-    bf16, BF16, bf16::from_f64, bf16::to_f64;
+    f16, F16, |x| f16::from_f32(to_odd(x)), f16::to_f64;
+    bf16, BF16, |x| bf16::from_f32(to_odd(x)), bf16::to_f64;
     u32, U32, |x| x as u32, |x| x as f64;
+}
+
+/// The single-precision number next to `x`, the one with an odd last bit where there is a choice: rounding that to fewer
+/// bits gives what rounding `x` would. Conversions of `half` from double precision look at 20 bits of the mantissa only.
+fn to_odd(x: f64) -> f32 {
+    let nearest = x as f32;
+    if f64::from(nearest) == x || x.is_nan() {
+        return nearest;
+    }
+    let away = f64::from(nearest).abs() > x.abs();
+    f32::from_bits((nearest.to_bits() - u32::from(away)) | 1)
 }
 
 /// Runs a block with `$t` standing for the element type of a computing `dtype`.
@@ -118,4 +129,26 @@ macro_rules! element {
             other => $crate::float!(other, $t => $body),
         }
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ties of brain floats and halves, and what lies next to them.
+    #[test]
+    fn narrow_types_round_to_nearest_even() {
+        for (x, want) in
+            [(0x3f80_8000_u32, 0x3f80), (0x3f80_8001, 0x3f81), (0x3f81_8000, 0x3f82), (0x3f80_7fff, 0x3f80)]
+        {
+            assert_eq!(<bf16 as Element>::from_f64(f32::from_bits(x).into()).to_bits(), want, "{x:x}");
+        }
+        let tie = 1.0 + 2_f64.powi(-11);
+        for (x, want) in [(tie, 0x3c00), (tie + 2_f64.powi(-50), 0x3c01), (tie - 2_f64.powi(-50), 0x3c00)] {
+            assert_eq!(<f16 as Element>::from_f64(x).to_bits(), want, "{x}");
+        }
+        assert_eq!(<f16 as Element>::from_f64(-1e300), f16::NEG_INFINITY);
+        assert_eq!(<bf16 as Element>::from_f64(1e300), bf16::INFINITY);
+        assert_eq!(<bf16 as Element>::from_f64(-1e-300).to_bits(), 0x8000);
+    }
 }

@@ -48,7 +48,7 @@ impl Tensor {
 
     /// One value everywhere. It is stored once.
     pub fn full(value: f64, spec: Spec, device: &Device) -> Tensor {
-        let one = crate::element!(spec.dtype, T => device.constant(T::from_f64(value)));
+        let one = crate::element!(spec.dtype, T => device.constant(<T as Element>::from_f64(value)));
         Tensor::from_array(one.broadcast(&spec.shape))
     }
 

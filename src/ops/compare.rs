@@ -119,7 +119,7 @@ impl Op for Cast {
     fn cpu(&self, ins: &[&Array], out: Outputs<'_>) {
         use crate::dtype::Element;
         element!(ins[0].dtype(), A => element!(self.0, Y => {
-            elementwise::map::<A, Y>(ins[0], out.y, |x| Y::from_f64(x.to_f64()))
+            elementwise::map::<A, Y>(ins[0], out.y, |x| <Y as Element>::from_f64(x.to_f64()))
         }))
     }
     fn gpu(&self, ins: &[&Array], out: Outputs<'_>) {

@@ -3,6 +3,7 @@
 use super::walk::{CHUNK, Reader};
 use super::{Input, Op, Outputs, Sample};
 use crate::autograd::{Derivative, Transpose};
+use crate::device::kernel::{Kernel, Views};
 use crate::device::{Array, Spec, cpu};
 use crate::float;
 use crate::rng::Seed;
@@ -35,17 +36,35 @@ impl Op for Dropout {
     fn cpu(&self, ins: &[&Array], out: Outputs<'_>) {
         float!(ins[0].dtype(), T => self.drop::<T>(ins[0], out.y))
     }
+    fn gpu(&self, ins: &[&Array], out: Outputs<'_>) {
+        self.record(ins[0], out.y);
+    }
     fn derivative(&self) -> Derivative<'_> {
         Derivative::Linear(self)
     }
 }
 
 impl Dropout {
+    /// Word w keeps its element if w ≥ p 2³².
+    fn threshold(&self) -> u32 {
+        (self.probability * 2_f64.powi(32)) as u32
+    }
+
+    fn scale(&self) -> f64 {
+        1.0 / (1.0 - self.probability)
+    }
+
+    fn record(&self, x: &Array, y: &mut Array) {
+        let (views, count) = (Views::new(&[x]), x.count());
+        let dense = views.dense().is_some_and(|steps| steps[0] == 1);
+        let kernel = Kernel::new("dropout", if dense { "dense" } else { "strided" }).write(y).read(x);
+        let words = [self.seed.key()[0], self.seed.key()[1], self.threshold()].map(|word| word as usize);
+        views.fill(kernel.words(words).float(self.scale()), count).run(count.div_ceil(4).div_ceil(256));
+    }
+
     fn drop<T: Float>(&self, x: &Array, y: &mut Array) {
         let x = Reader::<T>::new(x);
-        // Word w keeps its element if w ≥ p 2³².
-        let threshold = (self.probability * 2_f64.powi(32)) as u32;
-        let scale = T::of(1.0 / (1.0 - self.probability));
+        let (threshold, scale) = (self.threshold(), T::of(self.scale()));
         cpu::blocks_into(y.slice_mut::<T>(), TASK, |task, out| {
             let (mut space, mut words) = ([T::zero(); CHUNK], [[0; 4]; CHUNK / 4]);
             for (i, out) in out.chunks_mut(CHUNK).enumerate() {

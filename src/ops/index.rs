@@ -2,6 +2,7 @@
 
 use super::{Input, Op, Outputs, Sample};
 use crate::autograd::{Derivative, Factors, Saved, Transpose2};
+use crate::device::kernel::Kernel;
 use crate::device::{Array, Spec, cpu};
 use crate::dtype::{DType, Element};
 use crate::scalar::Float;
@@ -44,6 +45,9 @@ impl Op for Gather {
     fn cpu(&self, ins: &[&Array], out: Outputs<'_>) {
         element!(ins[0].dtype(), T => gather::<T>(ins[0], ins[1].slice(), out.y))
     }
+    fn gpu(&self, ins: &[&Array], out: Outputs<'_>) {
+        record_gather(ins[0], ins[1], out.y);
+    }
     fn derivative(&self) -> Derivative<'_> {
         Derivative::Bilinear(self)
     }
@@ -85,6 +89,13 @@ impl Op for ScatterAdd {
             }
             scatter_add::<T>(ins[0], ins[1].slice(), out.y)
         })
+    }
+    fn gpu(&self, ins: &[&Array], out: Outputs<'_>) {
+        match (ins[1].count(), out.add) {
+            (0, true) => {}
+            (0, false) => out.y.fill(0.0_f32),
+            _ => record_scatter_add(ins[0], ins[1], out),
+        }
     }
     fn adds(&self) -> bool {
         true
@@ -130,6 +141,47 @@ fn scatter_add<T: Float>(x: &Array, ids: &[u32], y: &mut Array) {
             *y += *x;
         }
     }
+}
+
+/// Elements that a thread moves, and its types: four words where rows consist of whole fours.
+fn pack(kernel: Kernel<'_>, width: usize, start: usize) -> (usize, Kernel<'_>) {
+    match width % 4 == 0 && start % 4 == 0 {
+        true => (4, kernel.name("T", "vec4<f32>").name("U", "vec4<u32>")),
+        false => (1, kernel.name("T", "f32").name("U", "u32")),
+    }
+}
+
+fn record_gather(table: &Array, ids: &Array, y: &mut Array) {
+    let (rows, count) = (table.shape()[0], ids.count());
+    let (width, start, size) = (y.count() / count, table.offset(), y.count());
+    let words = y.dtype().size() == 4;
+    let entry = if words { "gather" } else { "gather_halves" };
+    let (pack, kernel) = pack(Kernel::new("index", entry), width, start);
+    let (part, threads) = if words { (pack, size / pack) } else { (1, size.div_ceil(2)) };
+    let kernel = kernel.write(y).read(table).read(ids);
+    let sizes = [count, rows, width / part, start / part, ids.offset(), size / part];
+    kernel.words(sizes).run(threads.div_ceil(256));
+}
+
+/// Positions sorted by index, then every row of the result from its part of the list.
+fn record_scatter_add(x: &Array, ids: &Array, out: Outputs<'_>) {
+    let (y, count) = (out.y, ids.count());
+    let (rows, size) = (y.shape()[0], y.count());
+    let (device, width, start) = (y.device().clone(), size / rows, x.offset());
+    let scratch = |count: usize| device.scratch(Spec::new(DType::U32, [count]));
+    let kernel = |entry| pack(Kernel::new("index", entry), width, start);
+    let run = |entry, from: &Array, to: &mut Array, threads: usize| {
+        let kernel = kernel(entry).1.write(to).read(from).words([count, rows, width, 0, from.offset()]);
+        kernel.run(threads.div_ceil(256));
+    };
+    let (mut blocks, mut order, mut starts) = (scratch(2 * count), scratch(2 * count), scratch(rows + 1));
+    run("sort_blocks", ids, &mut blocks, count);
+    run("merge_blocks", &blocks, &mut order, count);
+    run("find_rows", &order, &mut starts, rows + 1);
+    let (pack, kernel) = kernel("sum_rows");
+    let kernel = kernel.write(y).read(x).read(&order).read(&starts);
+    let sizes = [count, rows, width / pack, start / pack, 0, size / pack, out.add.into()];
+    kernel.words(sizes).run((size / pack).div_ceil(256));
 }
 
 impl Tensor {

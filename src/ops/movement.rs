@@ -227,9 +227,6 @@ impl Op for Pad {
         })
     }
     fn gpu(&self, ins: &[&Array], out: Outputs<'_>) {
-        if out.y.dtype().size() == 2 {
-            return super::host::run(self, ins, out);
-        }
         element!(out.y.dtype(), T => out.y.fill::<T>(bytemuck::Zeroable::zeroed()));
         record_place(ins[0], out.y, self.axis, self.before);
     }
@@ -270,9 +267,6 @@ impl Op for Concat {
         }
     }
     fn gpu(&self, ins: &[&Array], out: Outputs<'_>) {
-        if out.y.dtype().size() == 2 {
-            return super::host::run(self, ins, out);
-        }
         let mut start = 0;
         for x in ins {
             record_place(x, out.y, self.0, start);
@@ -306,14 +300,18 @@ fn place<T: crate::dtype::Element>(x: &Array, y: &mut Array, axis: usize, start:
     }
 }
 
-/// The same on a GPU, for words: threads that write neighbouring halves would share one.
+/// The same on a GPU: a thread for every word of `x`, or, as two halves share a word, for every word of `y`.
 fn record_place(x: &Array, y: &mut Array, axis: usize, start: usize) {
     let run: usize = x.shape()[axis..].iter().product();
     let step: usize = y.shape()[axis..].iter().product();
     let inner: usize = y.shape()[axis + 1..].iter().product();
-    let count = x.count();
-    let kernel = Views::new(&[x]).fill(Kernel::new("copy", "place").write(y).read(x), count);
-    kernel.words([run.max(1), step, start * inner]).run(count.div_ceil(256));
+    let (count, size) = (x.count(), y.count());
+    if count == 0 {
+        return;
+    }
+    let (entry, threads) = if x.dtype().size() == 2 { ("place_halves", size.div_ceil(2)) } else { ("place", count) };
+    let kernel = Kernel::new("copy", entry).write(y).read(x).words([run, step, start * inner, size]);
+    Views::new(&[x]).fill(kernel, count).run(threads.div_ceil(256));
 }
 
 /// The tensor itself, as a node of its own: lets a replay tell its operands apart from what they came of.

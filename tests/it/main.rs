@@ -8,6 +8,10 @@ mod flip;
 #[cfg(feature = "gpu")]
 mod gpu;
 #[cfg(feature = "gpu")]
+mod gpu_functions;
+#[cfg(feature = "gpu")]
+mod gpu_index;
+#[cfg(feature = "gpu")]
 mod gpu_shaders;
 #[cfg(all(feature = "gpu", feature = "cli"))]
 mod gpu_train;
