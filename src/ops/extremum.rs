@@ -1,6 +1,6 @@
 //! Largest and smallest elements over dimensions, where the largest lies, and the smooth form of it.
 
-use super::reduce::{gathered, reduced};
+use super::reduce::{gathered, gpu as reduction, reduced};
 use super::{Input, Op, Outputs, Sample};
 use crate::autograd::{Derivative, Rule, Saved, Saves};
 use crate::device::cpu::row;
@@ -44,6 +44,10 @@ impl Op for Extremum {
             true => reduce::<T>(ins[0], &self.axes, out.y, row::largest),
             false => reduce::<T>(ins[0], &self.axes, out.y, row::smallest),
         })
+    }
+    fn gpu(&self, ins: &[&Array], out: Outputs<'_>) {
+        let join = if self.largest { reduction::LARGEST } else { reduction::SMALLEST };
+        reduction::record(join, ins[0], &self.axes, out.y);
     }
     fn derivative(&self) -> Derivative<'_> {
         Derivative::Custom(self)

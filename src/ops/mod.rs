@@ -18,6 +18,7 @@ pub mod movement;
 pub mod norm;
 pub mod reduce;
 pub mod rotary;
+mod rows;
 mod sample;
 pub mod softmax;
 pub mod unary;

@@ -1,5 +1,7 @@
 //! Sums over any dimensions; what else reduces is written with them or in files of its own.
 
+pub(super) mod gpu;
+
 use super::{Input, Op, Outputs, Sample};
 use crate::autograd::{Derivative, Transpose};
 use crate::device::cpu::row;
@@ -32,6 +34,9 @@ impl Op for Sum {
     }
     fn cpu(&self, ins: &[&Array], out: Outputs<'_>) {
         float!(ins[0].dtype(), T => sum::<T>(ins[0], &self.axes, out.y))
+    }
+    fn gpu(&self, ins: &[&Array], out: Outputs<'_>) {
+        gpu::record(gpu::SUM, ins[0], &self.axes, out.y);
     }
     fn derivative(&self) -> Derivative<'_> {
         Derivative::Linear(self)

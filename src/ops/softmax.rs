@@ -1,7 +1,8 @@
 //! Softmax and its logarithm over one dimension.
 
+use super::rows::Rows;
 use super::{Input, Op, Outputs, Sample};
-use crate::autograd::{Derivative, Fused, Saved, SavedArrays, Saves, Tangents};
+use crate::autograd::{Derivative, Fused, GpuBackward, GpuTangents, Saved, SavedArrays, Saves, Tangents};
 use crate::device::cpu::row;
 use crate::device::{Array, Spec, cpu};
 use crate::float;
@@ -35,9 +36,19 @@ impl Op for Softmax {
             true => by_rows([ins[0]], out.y, #[inline(always)] |[x], y: &mut [T]| log_softmax(x, y)),
         })
     }
+    fn gpu(&self, ins: &[&Array], out: Outputs<'_>) {
+        record(self.name(), ins, out.y);
+    }
     fn derivative(&self) -> Derivative<'_> {
         Derivative::Fused(self)
     }
+}
+
+/// An entry of `shaders/softmax.wgsl`.
+fn record(entry: &'static str, ins: &[&Array], y: &mut Array) {
+    let rows = Rows::new(ins[0], &ins[1..]);
+    let kernel = ins.iter().fold(rows.kernel("softmax", entry).write(y), |kernel, x| kernel.read(x));
+    kernel.words(ins.iter().map(|x| rows.place(x))).run(rows.groups());
 }
 
 /// Calls `f(rows, row of y)` for every row, in parallel, compiled for SIMD.
@@ -180,6 +191,18 @@ impl Fused for Softmax {
     fn tangents(&self) -> Option<&dyn Tangents> {
         Some(self)
     }
+
+    fn gpu(&self) -> Option<&dyn GpuBackward> {
+        Some(self)
+    }
+}
+
+impl GpuBackward for Softmax {
+    fn backward(&self, saved: &SavedArrays<'_>, c: &Array, grads: &mut [Option<Array>]) {
+        if let Some(dx) = &mut grads[0] {
+            record(if self.log { "log_pull" } else { "project" }, &[saved.output(), c], dx);
+        }
+    }
 }
 
 impl Tangents for Softmax {
@@ -202,6 +225,28 @@ impl Tangents for Softmax {
     /// The formula costs as little, and only the result is kept.
     fn has_backward(&self) -> bool {
         false
+    }
+
+    fn gpu(&self) -> Option<&dyn GpuTangents> {
+        Some(self)
+    }
+}
+
+impl GpuTangents for Softmax {
+    fn forward(&self, _: &[&Array], y: &Array, _: &[Array], tangents: &[Option<&Array>], out: &mut Array) {
+        let along = tangents[0].expect("the only operand moves");
+        record(if self.log { "log_push" } else { "project" }, &[y, along], out);
+    }
+
+    fn backward(
+        &self,
+        _: &SavedArrays<'_>,
+        _: &Array,
+        _: &[Option<&Array>],
+        _: Option<&Array>,
+        _: &mut [Option<Array>],
+    ) {
+        unreachable!("the formula serves")
     }
 }
 

@@ -12,6 +12,8 @@ mod gpu_functions;
 #[cfg(feature = "gpu")]
 mod gpu_index;
 #[cfg(feature = "gpu")]
+mod gpu_rows;
+#[cfg(feature = "gpu")]
 mod gpu_shaders;
 #[cfg(all(feature = "gpu", feature = "cli"))]
 mod gpu_train;

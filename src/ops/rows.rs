@@ -1,0 +1,47 @@
+//! What GPU kernels over rows of contiguous arrays share: `shaders/rows.wgsl`.
+
+use super::reduce::gpu::{THREADS, power_of_four};
+use crate::device::Array;
+use crate::device::kernel::Kernel;
+
+/// Rows of contiguous arrays, and how threads take them: several lanes to a row, four elements at a time where all
+/// rows begin on whole fours.
+pub(super) struct Rows {
+    rows: usize,
+    /// Elements of a row.
+    columns: usize,
+    /// Elements read at once.
+    pack: usize,
+    lanes: usize,
+}
+
+impl Rows {
+    /// Rows of `x`, which `others` are read along with: arrays like it, or a row for all.
+    pub fn new(x: &Array, others: &[&Array]) -> Rows {
+        let columns = x.shape().last_size();
+        let whole = columns % 4 == 0 && x.offset() % 4 == 0 && others.iter().all(|x| x.offset() % 4 == 0);
+        let pack = if whole { 4 } else { 1 };
+        let lanes = power_of_four((columns / pack).div_ceil(4));
+        Rows { rows: x.count() / columns.max(1), columns, pack, lanes }
+    }
+
+    /// An entry of `shader`, with what `rows.wgsl` needs filled in, and numbers of rows and of elements of a row.
+    pub fn kernel<'a>(&self, shader: &'static str, entry: &'static str) -> Kernel<'a> {
+        Kernel::new(shader, entry)
+            .name("X", if self.pack == 4 { "vec4<f32>" } else { "f32" })
+            .name("PACK", format!("{}u", self.pack))
+            .name("LANES", format!("{}u", self.lanes))
+            .name("LANE_STEP", "1u")
+            .words([self.rows, self.columns / self.pack])
+    }
+
+    /// Where an array begins, in what is read at once.
+    pub fn place(&self, x: &Array) -> usize {
+        x.offset() / self.pack
+    }
+
+    /// Workgroups for all rows.
+    pub fn groups(&self) -> usize {
+        self.rows.div_ceil(THREADS / self.lanes)
+    }
+}
