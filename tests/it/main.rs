@@ -8,6 +8,8 @@ mod flip;
 #[cfg(feature = "gpu")]
 mod gpu;
 #[cfg(feature = "gpu")]
+mod gpu_attention;
+#[cfg(feature = "gpu")]
 mod gpu_functions;
 #[cfg(feature = "gpu")]
 mod gpu_index;

@@ -4,6 +4,7 @@
 
 mod backward;
 mod forward;
+mod gpu;
 mod operand;
 mod result;
 mod row;
@@ -12,7 +13,7 @@ mod tangent;
 mod tile;
 
 use super::{Input, Op, Outputs, Sample};
-use crate::autograd::{Derivative, Fused, SavedArrays, Tangents};
+use crate::autograd::{Derivative, Fused, GpuBackward, SavedArrays, Saves, Tangents};
 use crate::device::{Array, Spec};
 use crate::dtype::DType;
 use crate::float;
@@ -85,6 +86,10 @@ impl Op for Attention {
         float!(ins[0].dtype(), T => forward::run::<T>(self, ins, out))
     }
 
+    fn gpu(&self, ins: &[&Array], out: Outputs<'_>) {
+        gpu::forward(self, ins, out);
+    }
+
     fn derivative(&self) -> Derivative<'_> {
         Derivative::Fused(self)
     }
@@ -105,6 +110,11 @@ impl Fused for Attention {
         softmax(&scores, &self.visible(&ins[0], ins.get(1))).matmul(&values).permute(&[0, 2, 1, 3])
     }
 
+    /// The result too: a GPU takes rowsum(c ∘ y) for the mean of each row. What follows attention keeps it anyway.
+    fn saves(&self, _: &[bool]) -> Saves {
+        Saves::INPUTS.and_output()
+    }
+
     fn backward(&self, saved: &SavedArrays<'_>, c: &Array, grads: &mut [Option<Array>], scratch: Option<&mut Array>) {
         let (Some(grad), Some(scratch)) = (&mut grads[0], scratch) else { return };
         float!(c.dtype(), T => backward::run::<T>(self, saved, c, grad, scratch))
@@ -115,6 +125,10 @@ impl Fused for Attention {
     }
 
     fn tangents(&self) -> Option<&dyn Tangents> {
+        Some(self)
+    }
+
+    fn gpu(&self) -> Option<&dyn GpuBackward> {
         Some(self)
     }
 }

@@ -1,0 +1,99 @@
+//! Attention's kernels on a GPU at sizes around their tiles, against double precision on the host.
+
+use super::gpu::device;
+use eckart::autograd::vjp;
+use eckart::ops::Input;
+use eckart::ops::attention::Attention;
+use eckart::{DType, Device, Seed, Tensor};
+
+/// An attention, its sizes, and the shape of a mask.
+struct Case {
+    op: Attention,
+    batch: usize,
+    time: usize,
+    dim: usize,
+    mask: Option<[usize; 4]>,
+}
+
+impl Case {
+    fn new(time: usize, dim: usize, kv_heads: usize, causal: bool) -> Case {
+        Case { op: Attention { kv_heads, ..Attention::new(4, causal) }, batch: 2, time, dim, mask: None }
+    }
+
+    fn mask(self, mask: [usize; 4]) -> Case {
+        Case { mask: Some(mask), ..self }
+    }
+
+    /// The packed operand, its direction, the cotangent and its direction, all of single precision.
+    fn operands(&self) -> [Tensor; 4] {
+        let slots = self.op.heads + 2 * self.op.kv_heads;
+        let draw = |slots, seed| {
+            let shape = [self.batch, self.time, slots, self.dim];
+            Input::normal(shape).tensor(Seed(seed), DType::F32, &Device::cpu())
+        };
+        [draw(slots, 1), draw(slots, 2), draw(self.op.heads, 3), draw(self.op.heads, 4)]
+    }
+
+    fn attend(&self, qkv: &Tensor) -> Tensor {
+        let mask = self.mask.map(|shape| Input::index(shape, 2).tensor(Seed(5), DType::F64, qkv.device()));
+        qkv.attention(self.op, mask.as_ref())
+    }
+
+    fn name(&self) -> String {
+        format!("{:?}, [{}, {}, {}], mask {:?}", self.op, self.batch, self.time, self.dim, self.mask)
+    }
+}
+
+/// All sizes of one length, each at one dimension, number of key heads and kind in turn.
+fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (i, time) in [1, 7, 64, 65, 130].into_iter().enumerate() {
+        for (j, dim) in [4, 16, 64, 80].into_iter().enumerate() {
+            cases.push(Case::new(time, dim, [4, 2, 1][(i + j) % 3], (i + j) % 2 == 0));
+            cases.push(Case::new(time, dim, [2, 1, 4][(i + j) % 3], (i + j) % 2 == 1));
+        }
+    }
+    // More dimensions than a workgroup sums, of a number that nothing divides.
+    cases.push(Case { batch: 1, ..Case::new(33, 139, 2, true) });
+    cases.push(Case::new(70, 16, 2, true).mask([2, 4, 70, 70]));
+    cases.push(Case::new(70, 16, 4, false).mask([2, 1, 1, 70]));
+    cases
+}
+
+/// Runs `f` on the host in double precision and on a GPU, for every case.
+fn compare(what: &str, f: impl Fn(&Case, [Tensor; 4]) -> Vec<Tensor>) {
+    let Some(gpu) = device() else { return };
+    for case in cases() {
+        let before = gpu.gpu().expect("it is one").counters().host_ops;
+        let there = |x: Tensor| Tensor::new(&x.to_vec::<f32>().unwrap(), *x.shape(), &gpu);
+        let found = f(&case, case.operands().map(there));
+        assert_eq!(gpu.gpu().expect("it is one").counters().host_ops, before, "{what} runs on the host");
+        let wanted = f(&case, case.operands().map(|x| x.cast(DType::F64)));
+        assert_eq!(found.len(), wanted.len());
+        for (found, wanted) in found.iter().zip(&wanted) {
+            close(found, wanted, &format!("{what} of {}", case.name()));
+        }
+    }
+}
+
+fn close(found: &Tensor, wanted: &Tensor, what: &str) {
+    let (found, wanted) = (found.to_vec::<f32>().unwrap(), wanted.to_vec::<f64>().unwrap());
+    assert_eq!(found.len(), wanted.len());
+    let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
+    let gap = norm(&mut found.iter().zip(&wanted).map(|(&a, b)| a as f64 - b));
+    let size = norm(&mut wanted.iter().copied()).max(1.0);
+    assert!(gap <= 1e-5 * size, "{what}: {gap:e} of {size:e}");
+}
+
+#[test]
+fn values() {
+    compare("value", |case, [qkv, ..]| vec![case.attend(&qkv)]);
+}
+
+#[test]
+fn gradients() {
+    compare("gradient", |case, [qkv, _, c, _]| {
+        let qkv = qkv.leaf();
+        vjp(&case.attend(&qkv), &c, &[&qkv], false)
+    });
+}
