@@ -101,7 +101,9 @@ impl Device {
     /// The same with a limit on the bytes that a GPU's pool may hold; more is an error of the device.
     #[cfg(feature = "gpu")]
     pub fn by_name_within(name: &str, limit: Option<u64>) -> Result<Device> {
-        let open = |name: &str| Device::open_gpu(name, gpu::Options { limit, ..gpu::Options::default() });
+        let open = |name: &str| {
+            Device::open_gpu(name, gpu::Options { limit, cache: gpu::cache_folder(), ..gpu::Options::default() })
+        };
         match name {
             "cpu" => Ok(Device::cpu()),
             "auto" => match gpu::adapters().first() {

@@ -2,6 +2,7 @@
 //! except where the host reads.
 
 mod adapter;
+mod cache;
 mod counters;
 mod pipeline;
 mod recorder;
@@ -10,14 +11,17 @@ pub mod shader;
 mod transfer;
 
 pub use adapter::{Adapter, adapters};
+pub use cache::folder as cache_folder;
 pub use counters::Counters;
 pub(crate) use replay::Recording;
 
 use super::kernel::{Kernel, KernelKey};
 use crate::error::{Error, Result};
+use cache::Cache;
 use pipeline::Pipelines;
 use recorder::{Command, Uniform};
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
@@ -27,17 +31,19 @@ use wgpu::{
 };
 
 /// How a GPU is used.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Whether kernels get their parameters as immediates where the adapter has them; else from a uniform.
     pub immediates: bool,
     /// Most bytes of storages; none is refused before the driver refuses it.
     pub limit: Option<u64>,
+    /// Folder for compiled pipelines, kept from run to run where the adapter can; none keeps nothing.
+    pub cache: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { immediates: true, limit: None }
+        Options { immediates: true, limit: None, cache: None }
     }
 }
 
@@ -110,7 +116,8 @@ impl Gpu {
         let immediates = options.immediates
             && device.features().contains(wgpu::Features::IMMEDIATES)
             && device.limits().max_immediate_size >= pipeline::PARAMETER_BYTES;
-        let pipelines = Pipelines::new(&device, immediates);
+        let cache = options.cache.and_then(|folder| Cache::open(&device, &adapter.get_info(), &folder));
+        let pipelines = Pipelines::new(&device, immediates, cache);
         let uniform = pipelines.uniform.as_ref().map(|layout| uniform(&device, layout));
         let state = State {
             pipelines,

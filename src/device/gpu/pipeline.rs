@@ -1,5 +1,6 @@
 //! Compiled kernels, each compiled once.
 
+use super::cache::Cache;
 use super::shader;
 use crate::device::kernel::{Kernel, KernelKey, MAX_WORDS};
 use std::collections::HashMap;
@@ -33,10 +34,20 @@ pub(super) struct Pipelines {
     layouts: HashMap<(usize, usize), Arc<Layout>>,
     /// Layout of the parameters' uniform, where there are no immediates.
     pub uniform: Option<BindGroupLayout>,
+    cache: Option<Cache>,
+}
+
+/// What was compiled is left for the next run.
+impl Drop for Pipelines {
+    fn drop(&mut self) {
+        if let Some(cache) = self.cache.as_ref().filter(|_| !self.made.is_empty()) {
+            cache.save();
+        }
+    }
 }
 
 impl Pipelines {
-    pub fn new(device: &wgpu::Device, immediates: bool) -> Pipelines {
+    pub fn new(device: &wgpu::Device, immediates: bool, cache: Option<Cache>) -> Pipelines {
         let uniform = (!immediates).then(|| {
             let ty = BindingType::Buffer {
                 ty: BufferBindingType::Uniform,
@@ -45,7 +56,7 @@ impl Pipelines {
             };
             bindings(device, [ty])
         });
-        Pipelines { made: HashMap::new(), layouts: HashMap::new(), uniform }
+        Pipelines { made: HashMap::new(), layouts: HashMap::new(), uniform, cache }
     }
 
     /// Kernels compiled so far.
@@ -60,7 +71,7 @@ impl Pipelines {
             return (pipeline.clone(), false);
         }
         let layout = self.layout(device, kernel.writes.len(), kernel.reads.len());
-        let pipeline = Arc::new(compile(device, &key, layout, self.uniform.is_none()));
+        let pipeline = Arc::new(self.compile(device, &key, layout));
         self.made.insert(key, pipeline.clone());
         (pipeline, true)
     }
@@ -94,22 +105,24 @@ fn bindings(device: &wgpu::Device, types: impl IntoIterator<Item = BindingType>)
     device.create_bind_group_layout(&BindGroupLayoutDescriptor { label: None, entries: &entries })
 }
 
-fn compile(device: &wgpu::Device, key: &KernelKey, layout: Arc<Layout>, immediates: bool) -> Pipeline {
-    let text = shader::source(key.shader, &key.names, immediates);
-    let module = ShaderModuleDescriptor { label: Some(key.shader), source: ShaderSource::Wgsl(text.into()) };
-    // SAFETY: every kernel of `shaders/` compares what it indexes by with the sizes it was given; what comes from data
-    // (indices, targets) is compared too. The suite runs them at sizes around their tiles.
-    let module = unsafe { device.create_shader_module_trusted(module, ShaderRuntimeChecks::unchecked()) };
-    let pipeline = device.create_compute_pipeline(&ComputePipelineDescriptor {
-        label: Some(key.shader),
-        layout: Some(&layout.pipeline),
-        module: &module,
-        entry_point: Some(key.entry),
-        compilation_options: PipelineCompilationOptions {
-            zero_initialize_workgroup_memory: false,
-            ..PipelineCompilationOptions::default()
-        },
-        cache: None,
-    });
-    Pipeline { pipeline, layout }
+impl Pipelines {
+    fn compile(&self, device: &wgpu::Device, key: &KernelKey, layout: Arc<Layout>) -> Pipeline {
+        let text = shader::source(key.shader, &key.names, self.uniform.is_none());
+        let module = ShaderModuleDescriptor { label: Some(key.shader), source: ShaderSource::Wgsl(text.into()) };
+        // SAFETY: every kernel of `shaders/` compares what it indexes by with the sizes it was given; what comes from data
+        // (indices, targets) is compared too. The suite runs them at sizes around their tiles.
+        let module = unsafe { device.create_shader_module_trusted(module, ShaderRuntimeChecks::unchecked()) };
+        let pipeline = device.create_compute_pipeline(&ComputePipelineDescriptor {
+            label: Some(key.shader),
+            layout: Some(&layout.pipeline),
+            module: &module,
+            entry_point: Some(key.entry),
+            compilation_options: PipelineCompilationOptions {
+                zero_initialize_workgroup_memory: false,
+                ..PipelineCompilationOptions::default()
+            },
+            cache: self.cache.as_ref().map(|cache| &cache.pipelines),
+        });
+        Pipeline { pipeline, layout }
+    }
 }
