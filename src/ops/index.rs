@@ -145,7 +145,7 @@ fn scatter_add<T: Float>(x: &Array, ids: &[u32], y: &mut Array) {
 
 /// Elements that a thread moves, and its types: four words where rows consist of whole fours.
 fn pack(kernel: Kernel<'_>, width: usize, start: usize) -> (usize, Kernel<'_>) {
-    match width % 4 == 0 && start % 4 == 0 {
+    match width.is_multiple_of(4) && start.is_multiple_of(4) {
         true => (4, kernel.name("T", "vec4<f32>").name("U", "vec4<u32>")),
         false => (1, kernel.name("T", "f32").name("U", "u32")),
     }
