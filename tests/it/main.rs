@@ -5,6 +5,10 @@ mod checker;
 mod cli;
 mod data;
 mod flip;
+#[cfg(feature = "gpu")]
+mod gpu;
+#[cfg(feature = "gpu")]
+mod gpu_matmul;
 mod hessian;
 #[cfg(feature = "cli")]
 mod kill;
