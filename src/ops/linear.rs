@@ -66,6 +66,10 @@ impl Op for Linear {
         })
     }
 
+    fn gpu(&self, ins: &[&Array], out: Outputs<'_>) {
+        matmul::gpu_product(ins[0], &self.weight(ins[1]), out.y, ins.get(2).copied(), out.add, None);
+    }
+
     fn adds(&self) -> bool {
         true
     }

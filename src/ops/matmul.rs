@@ -1,5 +1,11 @@
 //! Matrix products, plain and batched; operands are read as they lie.
 
+mod gpu;
+mod plan;
+
+pub use gpu::product as gpu_product;
+pub use plan::Family;
+
 use super::{Input, Op, Outputs, Sample};
 use crate::autograd::{Derivative, Transpose2};
 use crate::device::cpu::{self, Start};
@@ -36,6 +42,10 @@ impl Op for Matmul {
         float!(ins[0].dtype(), T => product::<T>(ins[0], ins[1], out.y, held(out.add)))
     }
 
+    fn gpu(&self, ins: &[&Array], out: Outputs<'_>) {
+        gpu_product(ins[0], ins[1], out.y, None, out.add, None);
+    }
+
     fn adds(&self) -> bool {
         true
     }
@@ -63,11 +73,7 @@ pub(crate) fn held<T>(add: bool) -> Start<'static, T> {
 /// `y = start + a b` for arrays that fit; `y` is contiguous.
 pub(crate) fn product<T: Float>(a: &Array, b: &Array, y: &mut Array, start: Start<'_, T>) {
     let (m, k, n) = (a.shape()[a.shape().len() - 2], a.shape().last_size(), b.shape().last_size());
-    // A weight shared by all batches: one product over all rows, where they lie at one step.
-    if b.shape().len() == 2
-        && let Some(rows) = a.reshaped(Shape::new(&[a.count() / k.max(1), k]))
-        && k > 0
-    {
+    if let Some(rows) = rows_of(a, b) {
         let m = rows.shape()[0];
         return cpu::matmul((m, k, n), matrix::<T>(&rows, 0), matrix(b, 0), y.slice_mut(), start);
     }
@@ -82,6 +88,12 @@ pub(crate) fn product<T: Float>(a: &Array, b: &Array, y: &mut Array, start: Star
         cpu::matmul((m, k, n), matrix(a, at[i]), matrix(b, bt[i]), out, start);
     };
     cpu::blocks_into(y.slice_mut::<T>(), (m * n).max(1), one);
+}
+
+/// All rows of `a` as one matrix, where they lie at one step and `b` is a weight shared by all batches.
+fn rows_of(a: &Array, b: &Array) -> Option<Array> {
+    let k = a.shape().last_size();
+    if b.shape().len() == 2 && k > 0 { a.reshaped(Shape::new(&[a.count() / k, k])) } else { None }
 }
 
 /// Where batch `index` begins.

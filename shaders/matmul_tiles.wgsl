@@ -1,0 +1,124 @@
+// Products by tiles of ROWS by COLUMNS in workgroup memory, sixteen places of k at a time. A thread sums one block
+// (`small`) or four (`large`), so that a workgroup has WIDE threads along columns, and THREADS in all.
+//
+// Workgroup memory holds fours of rows, place by place: `ROWS / 4` for each place. Threads that load along k write four
+// places each; which four of a place goes where is turned by the place, so that they meet different banks.
+
+//!import matmul_blocks
+
+var<workgroup> tile_a: array<vec4<f32>, 4 * ROWS>;
+var<workgroup> tile_b: array<vec4<f32>, 4 * COLUMNS>;
+
+// Where the `four`th four of rows is found in places 4 `quarter` to 4 `quarter` + 3, of `fours`.
+fn turned(four: u32, quarter: u32, fours: u32) -> u32 {
+    return four ^ ((2u * quarter) & (fours - 1u));
+}
+
+fn fill_a(job: Job, block: u32, l: u32) {
+    let fours = ROWS / 4u;
+    let quarter = select(block / fours, block % 4u, A_ALONG_K);
+    let four = select(block % fours, block / 4u, A_ALONG_K);
+    let x = a_block(job.a, job.row * ROWS + 4u * four, l + 4u * quarter, job.end);
+    let to = 4u * quarter * fours + turned(four, quarter, fours);
+    tile_a[to] = x[0];
+    tile_a[to + fours] = x[1];
+    tile_a[to + 2u * fours] = x[2];
+    tile_a[to + 3u * fours] = x[3];
+}
+
+fn fill_b(job: Job, block: u32, l: u32) {
+    let fours = COLUMNS / 4u;
+    let quarter = select(block / fours, block % 4u, B_ALONG_K);
+    let four = select(block % fours, block / 4u, B_ALONG_K);
+    let x = b_block(job.b, job.column * COLUMNS + 4u * four, l + 4u * quarter, job.end);
+    let to = 4u * quarter * fours + turned(four, quarter, fours);
+    tile_b[to] = x[0];
+    tile_b[to + fours] = x[1];
+    tile_b[to + 2u * fours] = x[2];
+    tile_b[to + 3u * fours] = x[3];
+}
+
+// Both tiles from place `l` on.
+fn fill(job: Job, thread: u32, l: u32) {
+    for (var block = thread; block < ROWS + COLUMNS; block += THREADS) {
+        if (block < ROWS) {
+            fill_a(job, block, l);
+        } else {
+            fill_b(job, block - ROWS, l);
+        }
+    }
+}
+
+// The `four`th four of rows or columns in place `l` of the tile.
+fn read_a(four: u32, quarter: u32) -> mat4x4<f32> {
+    let fours = ROWS / 4u;
+    let first = 4u * quarter * fours + turned(four, quarter, fours);
+    return mat4x4(tile_a[first], tile_a[first + fours], tile_a[first + 2u * fours], tile_a[first + 3u * fours]);
+}
+fn read_b(four: u32, quarter: u32) -> mat4x4<f32> {
+    let fours = COLUMNS / 4u;
+    let first = 4u * quarter * fours + turned(four, quarter, fours);
+    return mat4x4(tile_b[first], tile_b[first + fours], tile_b[first + 2u * fours], tile_b[first + 3u * fours]);
+}
+
+@compute @workgroup_size(THREADS)
+fn small(
+    @builtin(local_invocation_index) thread: u32,
+    @builtin(workgroup_id) id: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+) {
+    let group = id.x + id.y * grid.x;
+    if (group >= groups(ROWS, COLUMNS)) { return; }
+    let job = job_of(group, ROWS, COLUMNS);
+    let row = thread / WIDE;
+    let column = thread % WIDE;
+    var c = mat4x4<f32>();
+    for (var l = job.first; l < job.end; l += 16u) {
+        fill(job, thread, l);
+        workgroupBarrier();
+        for (var quarter = 0u; quarter < 4u; quarter++) {
+            c = multiplied(c, read_a(row, quarter), read_b(column, quarter));
+        }
+        workgroupBarrier();
+    }
+    STORE(job.y, job.row * ROWS + 4u * row, job.column * COLUMNS + 4u * column, c);
+}
+
+// A thread's blocks lie half a tile apart, so that neighbours read neighbouring fours.
+@compute @workgroup_size(THREADS)
+fn large(
+    @builtin(local_invocation_index) thread: u32,
+    @builtin(workgroup_id) id: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+) {
+    let group = id.x + id.y * grid.x;
+    if (group >= groups(ROWS, COLUMNS)) { return; }
+    let job = job_of(group, ROWS, COLUMNS);
+    let row = thread / WIDE;
+    let column = thread % WIDE;
+    var c00 = mat4x4<f32>();
+    var c01 = mat4x4<f32>();
+    var c10 = mat4x4<f32>();
+    var c11 = mat4x4<f32>();
+    for (var l = job.first; l < job.end; l += 16u) {
+        fill(job, thread, l);
+        workgroupBarrier();
+        for (var quarter = 0u; quarter < 4u; quarter++) {
+            let a0 = read_a(row, quarter);
+            let a1 = read_a(row + ROWS / 8u, quarter);
+            let b0 = read_b(column, quarter);
+            let b1 = read_b(column + COLUMNS / 8u, quarter);
+            c00 = multiplied(c00, a0, b0);
+            c01 = multiplied(c01, a0, b1);
+            c10 = multiplied(c10, a1, b0);
+            c11 = multiplied(c11, a1, b1);
+        }
+        workgroupBarrier();
+    }
+    let i = job.row * ROWS + 4u * row;
+    let j = job.column * COLUMNS + 4u * column;
+    STORE(job.y, i, j, c00);
+    STORE(job.y, i, j + COLUMNS / 2u, c01);
+    STORE(job.y, i + ROWS / 2u, j, c10);
+    STORE(job.y, i + ROWS / 2u, j + COLUMNS / 2u, c11);
+}

@@ -1,0 +1,211 @@
+//! Matrix products on a GPU: how operands are handed to the kernels of `shaders/matmul*.wgsl`.
+
+use super::plan::{Family, Plan, Size};
+use crate::device::kernel::Kernel;
+use crate::device::{Array, Spec};
+use crate::dtype::DType;
+use crate::shape::{Shape, Strides};
+
+/// Dimensions that batches may have: an array has six.
+const BATCH_DIMS: usize = 4;
+
+/// `y = a b`, plus `bias` in every row, plus what `y` holds if `add`; `y` is contiguous. The kernel is chosen by shape
+/// and device unless `family` names it.
+pub fn product(a: &Array, b: &Array, y: &mut Array, bias: Option<&Array>, add: bool, family: Option<Family>) {
+    let rows = super::rows_of(a, b);
+    let a = rows.as_ref().unwrap_or(a);
+    let product = Product::new(a, b, bias, add);
+    let size = product.size;
+    if size.m * size.n * size.batches == 0 {
+        return;
+    }
+    if size.k == 0 {
+        return match bias {
+            Some(bias) => product.sum(bias, 0, y),
+            None if add => {}
+            None => y.fill(0.0_f32),
+        };
+    }
+    let along_k = [&product.left, &product.right].map(|operand| operand.load() == Load::AlongK);
+    let plan = match family {
+        Some(family) => Plan::of(family, &size, along_k),
+        None => Plan::choose(&size, along_k, software(y)),
+    };
+    if plan.parts == 1 {
+        return product.record(&plan, y);
+    }
+    let mut parts = y.device().scratch(Spec::new(DType::F32, [plan.parts, y.count()]));
+    Product { bias: None, add: false, ..product }.record(&plan, &mut parts);
+    product.sum(&parts, plan.parts, y);
+}
+
+/// Whether kernels run on the host. The null device counts for a card.
+fn software(y: &Array) -> bool {
+    #[cfg(feature = "gpu")]
+    return y.device().gpu().is_some_and(|gpu| gpu.about().kind == "software");
+    #[cfg(not(feature = "gpu"))]
+    return y.device().computes();
+}
+
+/// How four by four elements of an operand are read.
+#[derive(Clone, Copy, PartialEq)]
+enum Load {
+    AlongK,
+    AlongRows,
+    Any,
+}
+
+/// A matrix [rows, k] in each batch: b is taken transposed, so that both operands are alike.
+#[derive(Clone, Copy)]
+struct Operand<'a> {
+    array: &'a Array,
+    row: usize,
+    k: usize,
+    /// Steps from batch to batch, innermost first.
+    batch: [usize; BATCH_DIMS],
+}
+
+impl<'a> Operand<'a> {
+    /// `axes`: those of rows and of k, counted from the last.
+    fn new(array: &'a Array, axes: [usize; 2], batch: &Shape) -> Operand<'a> {
+        let (shape, strides) = (array.shape(), array.strides());
+        let dims = shape.len();
+        // A dimension of one element has no step.
+        let step = |axis: usize| if shape[axis] == 1 { 0 } else { strides[axis] as usize };
+        let [row, k] = axes.map(|axis| step(dims - 1 - axis));
+        let lead = Shape::new(shape.leading(2));
+        let steps = Strides::new(&strides[..lead.len()]).broadcast(&lead, batch);
+        let place =
+            |i: usize| if i < batch.len() && batch[batch.len() - 1 - i] > 1 { steps[batch.len() - 1 - i] } else { 0 };
+        Operand { array, row, k, batch: std::array::from_fn(|i| place(i) as usize) }
+    }
+
+    fn load(&self) -> Load {
+        let fours = |steps: &[usize]| steps.iter().all(|step| step % 4 == 0);
+        match self {
+            _ if !fours(&self.batch) || self.array.offset() % 4 != 0 => Load::Any,
+            _ if self.k == 1 && fours(&[self.row]) => Load::AlongK,
+            _ if self.row == 1 && fours(&[self.k]) => Load::AlongRows,
+            _ => Load::Any,
+        }
+    }
+}
+
+/// A product about to be recorded.
+#[derive(Clone, Copy)]
+struct Product<'a> {
+    size: Size,
+    left: Operand<'a>,
+    right: Operand<'a>,
+    /// Steps of the result and of the bias along rows and columns.
+    result: [usize; 2],
+    start: [usize; 2],
+    bias: Option<&'a Array>,
+    add: bool,
+    /// Sizes of the batches' dimensions, innermost first.
+    batch: [usize; BATCH_DIMS],
+}
+
+impl<'a> Product<'a> {
+    fn new(a: &'a Array, b: &'a Array, bias: Option<&'a Array>, add: bool) -> Product<'a> {
+        let [m, k] = [1, 0].map(|axis| a.shape()[a.shape().len() - 1 - axis]);
+        let n = b.shape().last_size();
+        let lead = Shape::new(a.shape().leading(2)).broadcast(&Shape::new(b.shape().leading(2)));
+        let lead = lead.expect("batches broadcast");
+        Product {
+            size: Size { m, n, k, batches: lead.count() },
+            left: Operand::new(a, [1, 0], &lead),
+            right: Operand::new(b, [0, 1], &lead),
+            result: [n, 1],
+            start: [0, bias.map_or(0, |bias| bias.strides()[0] as usize)],
+            bias,
+            add,
+            batch: std::array::from_fn(|i| if i < lead.len() { lead[lead.len() - 1 - i] } else { 1 }),
+        }
+    }
+
+    /// The transposed result of the transposed operands: the same elements.
+    fn swapped(self) -> Product<'a> {
+        let size = Size { m: self.size.n, n: self.size.m, ..self.size };
+        let [result, start] = [self.result, self.start].map(|[rows, columns]| [columns, rows]);
+        Product { size, left: self.right, right: self.left, result, start, ..self }
+    }
+
+    fn start_word(&self) -> usize {
+        usize::from(self.add) + 2 * usize::from(self.bias.is_some())
+    }
+
+    /// The kernel of `plan`, into `y` or into parts of it.
+    fn record(self, plan: &Plan, y: &mut Array) {
+        let product = if plan.swap { self.swapped() } else { self };
+        let Size { m, n, batches, .. } = product.size;
+        let tiles = |rows: usize, columns: usize| m.div_ceil(rows) * n.div_ceil(columns) * batches * plan.parts;
+        let (kernel, groups) = match plan.family {
+            Family::Naive => (Kernel::new("matmul", "naive"), (m * n * batches).div_ceil(256)),
+            Family::Direct => {
+                let (wide, threads) = (plan.side, 32);
+                let kernel = Kernel::new("matmul_direct", "direct").name("WIDE", wide).name("THREADS", threads);
+                (kernel, tiles(8 * threads / wide, 8 * wide))
+            }
+            Family::Narrow => {
+                let (high, deep) = (plan.side, 256 / plan.side);
+                let kernel = Kernel::new("matmul_narrow", "narrow").name("HIGH", high).name("DEEP", deep);
+                (kernel.name("EIGHT", n > 4), tiles(4 * high, 8))
+            }
+            Family::Tiles(rows, columns) => {
+                let side = 4 * plan.family.blocks();
+                let kernel = Kernel::new("matmul_tiles", if side == 8 { "large" } else { "small" });
+                let kernel = kernel.name("ROWS", rows).name("COLUMNS", columns);
+                let wide = columns / side;
+                (kernel.name("WIDE", wide).name("THREADS", rows / side * wide), tiles(rows, columns))
+            }
+        };
+        let kernel = product.names(kernel).write(y).read(product.left.array).read(product.right.array);
+        // A kernel binds what it might read.
+        let kernel = kernel.read(product.bias.unwrap_or(product.right.array));
+        product.words(plan, kernel).run(groups);
+    }
+
+    /// How it reads and writes.
+    fn names(&self, kernel: Kernel<'a>) -> Kernel<'a> {
+        let load = |load| match load {
+            Load::AlongK => "along_k",
+            Load::AlongRows => "along_rows",
+            Load::Any => "any",
+        };
+        let (a, b) = (self.left.load(), self.right.load());
+        let store = match self.result {
+            [_, 1] if self.size.n % 4 == 0 => "store_rows",
+            [1, _] if self.size.m % 4 == 0 => "store_columns",
+            _ => "store_any",
+        };
+        // Where elements lie anyhow, neighbours go along the smaller step.
+        let along_k = |operand: &Operand| operand.k != 0 && (operand.k <= operand.row || operand.row == 0);
+        kernel
+            .name("LOAD_A", format!("a_{}", load(a)))
+            .name("LOAD_B", format!("b_{}", load(b)))
+            .name("STORE", store)
+            .name("A_ALONG_K", along_k(&self.left))
+            .name("B_ALONG_K", along_k(&self.right))
+    }
+
+    /// `Params` of `shaders/matmul_blocks.wgsl`.
+    fn words(&self, plan: &Plan, kernel: Kernel<'a>) -> Kernel<'a> {
+        let Size { m, n, k, batches } = self.size;
+        let kernel = [self.left, self.right].into_iter().fold(kernel.words([m, n, k]), |kernel, operand| {
+            kernel.words([operand.array.offset(), operand.row, operand.k])
+        });
+        let bias = self.bias.map_or(0, Array::offset);
+        let kernel = kernel.words(self.result).word(bias).words(self.start).word(self.start_word());
+        let kernel = kernel.words([plan.parts, plan.depth, batches]).words(self.batch.into_iter().take(BATCH_DIMS - 1));
+        kernel.words(self.left.batch).words(self.right.batch)
+    }
+
+    /// The sum of `parts` results, and what it is added to.
+    fn sum(&self, results: &Array, parts: usize, y: &mut Array) {
+        let count = y.count();
+        let kernel = Kernel::new("matmul_parts", "sum").write(y).read(results).read(self.bias.unwrap_or(results));
+        let kernel = kernel.words([count, parts, self.size.n, self.bias.map_or(0, Array::offset), self.start[1]]);
+        kernel.word(self.start_word()).run(count.div_ceil(256));
+    }
+}

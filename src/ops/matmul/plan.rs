@@ -1,0 +1,123 @@
+//! Which kernel multiplies two matrices on a GPU: a formula of their sizes and of the kind of device, without trials.
+
+/// Sizes of a product: [m, k] times [k, n], for each of some batches.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Size {
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    pub batches: usize,
+}
+
+/// Kernels of matrix products.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// One element a thread.
+    Naive,
+    /// Eight by eight elements a thread, straight from storage: for drivers that run on the host.
+    Direct,
+    /// At most eight columns (or rows), streaming the other operand.
+    Narrow,
+    /// Tiles of that many rows and columns in workgroup memory.
+    Tiles(usize, usize),
+}
+
+/// Tiles with their threads' blocks along rows and columns, how many of them keep a card busy, and their speed once
+/// they do, in per cent of the largest's.
+const TILES: [(Family, usize, usize, usize); 3] =
+    [(Family::Tiles(128, 128), 2, 256, 100), (Family::Tiles(64, 64), 2, 512, 80), (Family::Tiles(32, 32), 1, 1024, 55)];
+/// For at most sixteen columns.
+const SLIM: (Family, usize, usize, usize) = (Family::Tiles(64, 16), 1, 1024, 55);
+
+/// Most parts that k is cut into: one thread adds up an element's.
+const MOST_PARTS: usize = 64;
+/// Workgroups of the narrow kernel that keep a card busy.
+const NARROW_GROUPS: usize = 512;
+/// Threads that keep a host busy, and places of k that are worth a thread.
+const DIRECT_THREADS: usize = 128;
+const DIRECT_DEPTH: usize = 256;
+/// Places of k that are worth a tile of their own.
+const TILE_DEPTH: usize = 512;
+
+/// A kernel with its constants.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    pub family: Family,
+    /// Whether the transposed result is computed, from the transposed operands.
+    pub swap: bool,
+    /// Direct: threads of a workgroup along columns. Narrow: fours of rows of a workgroup.
+    pub side: usize,
+    /// Parts of k, and their depth.
+    pub parts: usize,
+    pub depth: usize,
+}
+
+impl Plan {
+    /// The kernel for a product whose operands lie along k or not.
+    pub fn choose(size: &Size, along_k: [bool; 2], software: bool) -> Plan {
+        let least = size.m.min(size.n);
+        let family = match () {
+            () if software => Family::Direct,
+            () if least <= 8 => Family::Narrow,
+            () if least <= 16 => SLIM.0,
+            () => TILES.into_iter().min_by_key(|tile| cost(*tile, size)).expect("there are tiles").0,
+        };
+        Plan::of(family, size, along_k)
+    }
+
+    /// A kernel of this family.
+    pub fn of(family: Family, size: &Size, along_k: [bool; 2]) -> Plan {
+        let swap = size.m < size.n && matches!(family, Family::Narrow | Family::Tiles(64, 16));
+        let (m, n) = if swap { (size.n, size.m) } else { (size.m, size.n) };
+        let size = Size { m, n, ..*size };
+        let plan = Plan { family, swap, side: 0, parts: 1, depth: size.k };
+        match family {
+            Family::Naive => plan,
+            Family::Direct => {
+                let threads = size.m.div_ceil(8) * size.n.div_ceil(8) * size.batches;
+                let side = size.n.div_ceil(8).next_power_of_two().min(8);
+                Plan { side, ..plan }.split(size.k, DIRECT_THREADS / threads, DIRECT_DEPTH, 4)
+            }
+            Family::Narrow => {
+                // Lanes go where the operand lies together.
+                let most = if along_k[usize::from(swap)] { 4 } else { 32 };
+                let side = size.m.div_ceil(4).next_power_of_two().min(most);
+                let groups = size.m.div_ceil(4 * side) * size.batches;
+                let round = 4 * (256 / side);
+                Plan { side, ..plan }.split(size.k, NARROW_GROUPS / groups, 4 * round, round)
+            }
+            Family::Tiles(rows, columns) => {
+                let all = TILES.into_iter().chain([SLIM]);
+                let busy = all.into_iter().find(|tile| tile.0 == family).map_or(1, |tile| tile.2);
+                plan.split(size.k, busy / groups((rows, columns), &size), TILE_DEPTH, 16)
+            }
+        }
+    }
+
+    /// Cuts k into at most `parts`, none of them shorter than `least`, in whole multiples of `unit`.
+    fn split(self, k: usize, parts: usize, least: usize, unit: usize) -> Plan {
+        let parts = parts.min(k / least).clamp(1, MOST_PARTS);
+        let depth = k.div_ceil(parts).next_multiple_of(unit);
+        Plan { parts: k.div_ceil(depth), depth, ..self }
+    }
+}
+
+fn groups((rows, columns): (usize, usize), size: &Size) -> usize {
+    size.m.div_ceil(rows) * size.n.div_ceil(columns) * size.batches
+}
+
+/// Time of a product by tiles, in arbitrary units: what all groups multiply, or what a card does meanwhile if they
+/// leave it idle.
+fn cost((family, _, busy, speed): (Family, usize, usize, usize), size: &Size) -> u128 {
+    let Family::Tiles(rows, columns) = family else { return u128::MAX };
+    let plan = Plan::of(family, size, [false; 2]);
+    let groups = (groups((rows, columns), size) * plan.parts).max(busy);
+    (groups * rows * columns) as u128 * plan.depth as u128 * 100 / speed as u128
+}
+
+impl Family {
+    /// Blocks of four by four that a thread sums in each direction.
+    pub(super) fn blocks(self) -> usize {
+        TILES.into_iter().find(|tile| tile.0 == self).map_or(1, |tile| tile.1)
+    }
+}
