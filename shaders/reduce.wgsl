@@ -4,10 +4,12 @@
 
 //!import lanes
 
-// Sizes, innermost first; the outermost needs none, and its step comes last.
+// Sizes, innermost first; the outermost needs none, and its step comes last. A word more fills it up to whole fours, as
+// uniforms want it.
 struct Dims {
     n0: u32, n1: u32, n2: u32, n3: u32, n4: u32,
     s0: u32, s1: u32, s2: u32, s3: u32, s4: u32, s5: u32,
+    filler: u32,
 }
 struct Params {
     // Results; elements joined for each (whole fours if dense), for each part; parts; workgroups for one part.
