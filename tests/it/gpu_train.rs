@@ -129,10 +129,10 @@ fn memory_that_cannot_be_had_is_an_error_and_leaves_a_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let gpu = device.gpu().unwrap();
     let config = Config { save_every: 1, ..config(folder.path(), "limited") };
-    // Validation after step 3 wants storages that the steps before had no use for.
     let failed = train_on(&device, &config, |step| {
         if step == 2 {
-            gpu.set_limit(1)
+            device.trim();
+            gpu.set_limit(1);
         }
     });
     let (step, code, message) = left_behind(&config, failed);
@@ -159,12 +159,15 @@ fn a_hundred_failed_allocations_leak_nothing() {
         Gradients::new().add(loss);
         value.item()
     };
-    let whole = gpu::device().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let cache = Some(folder.path().to_owned());
+    let whole = gpu::device_with(Options { cache: cache.clone(), ..Options::default() }).unwrap();
     step(&whole).unwrap();
     let highest = whole.reserved();
+    drop(whole);
     for i in 0..100 {
         let limit = Some(highest * i / 100);
-        let device = gpu::device_with(Options { limit, ..Options::default() }).unwrap();
+        let device = gpu::device_with(Options { limit, cache: cache.clone(), ..Options::default() }).unwrap();
         match step(&device) {
             Err(error) => assert!(matches!(error, Error::Memory { .. }), "{error}"),
             // A limit near the top can be met by a pool that keeps less.
