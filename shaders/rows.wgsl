@@ -16,6 +16,9 @@ fn span(thread: u32, workgroup: vec3<u32>, grid: vec3<u32>, rows: u32, width: u3
 
 fn four(x: X) -> vec4<f32> { return vec4<f32>(x); }
 
+// The first of them, or all.
+fn fit(x: vec4<f32>) -> X { return x.FIT; }
+
 // Σ x.
 fn total(x: X) -> f32 {
     if (PACK == 1u) { return four(x).x; }

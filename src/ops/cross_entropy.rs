@@ -1,7 +1,9 @@
 //! Negative log-likelihood of target classes under logits.
 
+mod gpu;
+
 use super::{Input, Op, Outputs, Sample, reduce::add_up, softmax::log_sum_exp};
-use crate::autograd::{Derivative, Fused, SavedArrays, Tangents};
+use crate::autograd::{Derivative, Fused, GpuBackward, GpuTangents, SavedArrays, Tangents};
 use crate::device::cpu::row;
 use crate::device::{Array, Spec, cpu};
 use crate::dtype::DType;
@@ -58,9 +60,9 @@ impl Op for CrossEntropy {
         true
     }
 
-    /// ln Σ eˣ of each row.
+    /// ln Σ eˣ of each row, and what a row's loss weighs.
     fn residuals(&self, ins: &[Spec]) -> Vec<Spec> {
-        vec![Spec { dtype: ins[0].dtype, shape: ins[1].shape }]
+        vec![Spec { dtype: ins[0].dtype, shape: ins[1].shape }, Spec::new(ins[0].dtype, [])]
     }
 
     /// The loss of each row.
@@ -74,8 +76,16 @@ impl Op for CrossEntropy {
             let targets = ins[1].slice();
             let logs = out.residuals.first_mut().map_or(&mut [][..], |logs| logs.slice_mut::<T>());
             forward(ins[0], targets, losses.slice_mut(), logs);
-            out.y.slice_mut()[0] = add_up(losses.slice::<T>()) * self.weight::<T>(targets);
+            let weight = self.weight::<T>(targets);
+            if let Some(kept) = out.residuals.get_mut(1) {
+                kept.slice_mut()[0] = weight;
+            }
+            out.y.slice_mut()[0] = add_up(losses.slice::<T>()) * weight;
         })
+    }
+
+    fn gpu(&self, ins: &[&Array], out: Outputs<'_>) {
+        self.record(ins, out);
     }
 
     fn derivative(&self) -> Derivative<'_> {
@@ -171,6 +181,10 @@ impl Fused for CrossEntropy {
     fn tangents(&self) -> Option<&dyn Tangents> {
         Some(self)
     }
+
+    fn gpu(&self) -> Option<&dyn GpuBackward> {
+        Some(self)
+    }
 }
 
 impl Tangents for CrossEntropy {
@@ -184,7 +198,7 @@ impl Tangents for CrossEntropy {
         scratch: Option<&mut Array>,
     ) {
         let along = tangents[0].expect("only logits move");
-        float!(along.dtype(), T => self.push::<T>(ins, &logs[0], along, out, scratch.expect("declared")))
+        float!(along.dtype(), T => self.push::<T>(ins, logs, along, out, scratch.expect("declared")))
     }
 
     /// What each row adds to the tangent.
@@ -205,13 +219,17 @@ impl Tangents for CrossEntropy {
             float!(c.dtype(), T => self.pull_along::<T>(saved, c, tangents[0], dc, dx))
         }
     }
+
+    fn gpu(&self) -> Option<&dyn GpuTangents> {
+        Some(self)
+    }
 }
 
 impl CrossEntropy {
     /// dx = (p − one-hot) c weight, with p = softmax x.
     fn pull<T: Float>(&self, saved: &SavedArrays<'_>, c: &Array, dx: &mut Array) {
         let (x, targets, logs) = operands::<T>(saved);
-        let scale = c.slice::<T>()[0] * self.weight::<T>(targets);
+        let scale = c.slice::<T>()[0] * saved.residuals[1].slice::<T>()[0];
         by_rows(
             targets,
             dx,
@@ -230,8 +248,8 @@ impl CrossEntropy {
     }
 
     /// Tangent of the loss, Σ (Σⱼ pⱼ tⱼ − t_target) weight.
-    fn push<T: Float>(&self, ins: &[&Array], logs: &Array, along: &Array, out: &mut Array, moves: &mut Array) {
-        let (x, targets, logs, t) = (ins[0].slice::<T>(), ins[1].slice(), logs.slice::<T>(), along.slice::<T>());
+    fn push<T: Float>(&self, ins: &[&Array], kept: &[Array], along: &Array, out: &mut Array, moves: &mut Array) {
+        let (x, targets, logs, t) = (ins[0].slice::<T>(), ins[1].slice(), kept[0].slice::<T>(), along.slice::<T>());
         let classes = along.shape().last_size();
         let group = cpu::rows_per_piece(classes);
         cpu::blocks_into(moves.slice_mut::<T>(), group, |piece, moves| {
@@ -248,7 +266,7 @@ impl CrossEntropy {
                 },
             )
         });
-        out.slice_mut()[0] = add_up(moves.slice::<T>()) * self.weight::<T>(targets);
+        out.slice_mut()[0] = add_up(moves.slice::<T>()) * kept[1].slice::<T>()[0];
     }
 
     /// Tangent of [`CrossEntropy::pull`]: p (t − Σ p t) c weight + (p − one-hot) dc weight.
@@ -261,7 +279,7 @@ impl CrossEntropy {
         dx: &mut Array,
     ) {
         let (x, targets, logs) = operands::<T>(saved);
-        let weight = self.weight::<T>(targets);
+        let weight = saved.residuals[1].slice::<T>()[0];
         let scale = c.slice::<T>()[0] * weight;
         let bend = dc.map_or(T::zero(), |dc| dc.slice::<T>()[0] * weight);
         let still = vec![T::zero(); dx.shape().last_size()];

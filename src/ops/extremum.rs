@@ -1,6 +1,7 @@
 //! Largest and smallest elements over dimensions, where the largest lies, and the smooth form of it.
 
 use super::reduce::{gathered, gpu as reduction, reduced};
+use super::rows::Rows;
 use super::{Input, Op, Outputs, Sample};
 use crate::autograd::{Derivative, Rule, Saved, Saves};
 use crate::device::cpu::row;
@@ -113,6 +114,11 @@ impl Op for Argmax {
     }
     fn cpu(&self, ins: &[&Array], out: Outputs<'_>) {
         float!(ins[0].dtype(), T => argmax::<T>(ins[0], out.y))
+    }
+    fn gpu(&self, ins: &[&Array], out: Outputs<'_>) {
+        let rows = Rows::new(ins[0], &[]);
+        let kernel = rows.kernel("extremum", "argmax").write(out.y).read(ins[0]);
+        kernel.word(rows.place(ins[0])).float(f64::NEG_INFINITY).run(rows.groups());
     }
     fn derivative(&self) -> Derivative<'_> {
         Derivative::Zero

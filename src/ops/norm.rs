@@ -1,7 +1,10 @@
 //! Layer normalisation (Ba, Kiros & Hinton 2016) and RMS normalisation (Zhang & Sennrich 2019) over the last dimension.
 
+mod gpu;
+mod tangent;
+
 use super::{Input, Op, Outputs, Sample};
-use crate::autograd::{Derivative, Fused, SavedArrays, Tangents};
+use crate::autograd::{Derivative, Fused, GpuBackward, GpuTangents, SavedArrays, Tangents};
 use crate::device::cpu::row;
 use crate::device::{Array, Spec, cpu};
 use crate::float;
@@ -14,6 +17,13 @@ use row::Number;
 pub struct Norm {
     centred: bool,
     epsilon: f64,
+}
+
+impl Norm {
+    /// Numbers that are kept of a row.
+    fn kept(&self) -> usize {
+        1 + self.centred as usize
+    }
 }
 
 impl Op for Norm {
@@ -36,20 +46,23 @@ impl Op for Norm {
         true
     }
 
-    /// 1/σ of each row, and its mean if centred.
+    /// 1/σ of each row, and beside it its mean if centred.
     fn residuals(&self, ins: &[Spec]) -> Vec<Spec> {
-        let each = Spec::new(ins[0].dtype, ins[0].shape.leading(1));
-        vec![each; 1 + self.centred as usize]
+        let last = ins[0].shape.len() - 1;
+        vec![Spec::new(ins[0].dtype, ins[0].shape.with(last, self.kept()))]
     }
 
     fn cpu(&self, ins: &[&Array], out: Outputs<'_>) {
         float!(ins[0].dtype(), T => {
             let still = vec![T::zero(); ins[0].shape().last_size()];
             let [x, w, b] = operands::<T, 3>(ins, &[], &still);
-            let mut kept = out.residuals.iter_mut().map(|array| array.slice_mut::<T>());
-            let kept = [kept.next().unwrap_or_default(), kept.next().unwrap_or_default()];
+            let kept = out.residuals.first_mut().map(|array| array.slice_mut::<T>()).unwrap_or_default();
             forward::<T, T>(self, [x, w, b], out.y.slice_mut(), kept);
         })
+    }
+
+    fn gpu(&self, ins: &[&Array], out: Outputs<'_>) {
+        self.record(ins, out);
     }
 
     fn derivative(&self) -> Derivative<'_> {
@@ -115,15 +128,15 @@ fn statistics<T: Float, R: Number<T>>(op: &Norm, x: [&[T]; 2]) -> [R; 2] {
 }
 
 /// y = (x − mean)/σ · w + b, or its tangent; keeps 1/σ and mean in `kept`, where there is room.
-fn forward<T: Float, R: Number<T>>(op: &Norm, [x, w, b]: [Operand<T>; 3], y: &mut [T], kept: [&mut [T]; 2]) {
+fn forward<T: Float, R: Number<T>>(op: &Norm, [x, w, b]: [Operand<T>; 3], y: &mut [T], kept: &mut [T]) {
     let width = x.still.len();
     if y.is_empty() {
         return;
     }
     let group = cpu::rows_per_piece(width);
     let pieces = y.len().div_ceil(group * width);
-    let [rstds, means] = kept.map(|kept| if kept.is_empty() { (kept, 0) } else { (kept, group) });
-    cpu::split(pieces, [(y, group * width), rstds, means], |piece, [y, rstds, means]| {
+    let numbers = if kept.is_empty() { 0 } else { group * op.kept() };
+    cpu::split(pieces, [(y, group * width), (kept, numbers)], |piece, [y, kept]| {
         cpu::simd(
             #[inline(always)]
             || {
@@ -140,10 +153,8 @@ fn forward<T: Float, R: Number<T>>(op: &Norm, [x, w, b]: [Operand<T>; 3], y: &mu
                             unit.mul_add(R::new(w, wt), R::new(b, bt)).written()
                         },
                     );
-                    for (kept, number) in [(&mut *rstds, rstd), (&mut *means, mean)] {
-                        if let Some(kept) = kept.get_mut(i) {
-                            *kept = number.written();
-                        }
+                    for (kept, number) in kept.iter_mut().skip(i * op.kept()).zip([rstd, mean]).take(op.kept()) {
+                        *kept = number.written();
                     }
                 }
             },
@@ -272,15 +283,18 @@ impl Fused for Norm {
         float!(c.dtype(), T => {
             let still = vec![T::zero(); c.shape().last_size()];
             let ins = operands(&[saved.input(0), c, saved.input(1)], &[], &still);
-            let rstds = saved.residuals[0].slice::<T>();
-            let means = saved.residuals.get(1).map(|means| means.slice::<T>());
+            let kept = saved.residuals[0].slice::<T>();
             let partial = (Partial::new(c.spec()), scratch.expect("declared"));
-            let mean = |i: usize| means.map_or(T::zero(), |means| means[i]);
-            backward::<T, T>(self, ins, |i, _| [mean(i), rstds[i]], grads, partial);
+            let mean = |i: usize| if self.centred { kept[2 * i + 1] } else { T::zero() };
+            backward::<T, T>(self, ins, |i, _| [mean(i), kept[i * self.kept()]], grads, partial);
         })
     }
 
     fn tangents(&self) -> Option<&dyn Tangents> {
+        Some(self)
+    }
+
+    fn gpu(&self) -> Option<&dyn GpuBackward> {
         Some(self)
     }
 }
@@ -321,6 +335,10 @@ impl Tangents for Norm {
     }
     fn backward_scratch(&self, ins: &[Spec]) -> Option<Spec> {
         Some(Partial::new(ins[0]).spec)
+    }
+
+    fn gpu(&self) -> Option<&dyn GpuTangents> {
+        Some(self)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What GPU kernels over rows of contiguous arrays share: `shaders/rows.wgsl`.
 
-use super::reduce::gpu::{THREADS, power_of_four};
+use super::reduce::gpu::{Split, THREADS, power_of_four};
 use crate::device::Array;
 use crate::device::kernel::Kernel;
 
@@ -13,6 +13,8 @@ pub(super) struct Rows {
     /// Elements read at once.
     pack: usize,
     lanes: usize,
+    /// Distance between the lanes of a row, in threads.
+    lane_step: usize,
 }
 
 impl Rows {
@@ -22,7 +24,20 @@ impl Rows {
         let whole = columns % 4 == 0 && x.offset() % 4 == 0 && others.iter().all(|x| x.offset() % 4 == 0);
         let pack = if whole { 4 } else { 1 };
         let lanes = power_of_four((columns / pack).div_ceil(4));
-        Rows { rows: x.count() / columns.max(1), columns, pack, lanes }
+        Rows { rows: x.count() / columns.max(1), columns, pack, lanes, lane_step: 1 }
+    }
+
+    /// The same rows for sums over them: neighbouring threads take neighbouring columns, lanes take turns at the rows.
+    pub fn by_columns(x: &Array) -> (Rows, Split) {
+        let columns = x.shape().last_size();
+        let rows = x.count() / columns.max(1);
+        let split = Split::columns(columns, rows);
+        (Rows { rows, columns, pack: 1, lanes: split.lanes, lane_step: THREADS / split.lanes }, split)
+    }
+
+    /// All threads of a workgroup together.
+    pub fn together(self) -> Rows {
+        Rows { lanes: THREADS, ..self }
     }
 
     /// An entry of `shader`, with what `rows.wgsl` needs filled in, and numbers of rows and of elements of a row.
@@ -30,8 +45,9 @@ impl Rows {
         Kernel::new(shader, entry)
             .name("X", if self.pack == 4 { "vec4<f32>" } else { "f32" })
             .name("PACK", format!("{}u", self.pack))
+            .name("FIT", if self.pack == 4 { "xyzw" } else { "x" })
             .name("LANES", format!("{}u", self.lanes))
-            .name("LANE_STEP", "1u")
+            .name("LANE_STEP", format!("{}u", self.lane_step))
             .words([self.rows, self.columns / self.pack])
     }
 

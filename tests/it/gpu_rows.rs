@@ -2,7 +2,7 @@
 //! against double precision on the host.
 
 use super::gpu;
-use eckart::autograd::{jvp, vjp};
+use eckart::autograd::{hvp, jvp, vjp};
 use eckart::ops::cross_entropy::IGNORED;
 use eckart::{DType, Device, Seed, Tensor, ops::Input};
 
@@ -12,7 +12,7 @@ type Function = fn(&[Tensor]) -> Tensor;
 struct Case {
     name: &'static str,
     f: Function,
-    /// Further operands [columns] that move.
+    /// Further operands [columns].
     rows: usize,
     /// Whether targets [rows] follow.
     targets: bool,
@@ -22,37 +22,39 @@ const fn case(name: &'static str, f: Function) -> Case {
     Case { name, f, rows: 0, targets: false }
 }
 
+/// All but the first.
+fn below(x: &Tensor) -> Tensor {
+    x.slice(0, 1, x.shape()[0] - 1)
+}
+
 const CASES: &[Case] = &[
     case("sum of rows", |x| x[0].sum(&[1])),
     case("sum of columns", |x| x[0].sum(&[0])),
     case("sum of all", |x| x[0].sum_all()),
     case("sum of the transposed", |x| x[0].t().sum(&[1])),
-    case("sum of a part", |x| x[0].slice(0, 1, x[0].shape()[0] - 1).sum(&[1])),
+    case("sum of a part", |x| below(&x[0]).sum(&[1])),
     case("max of rows", |x| x[0].max(&[1])),
     case("min of columns", |x| x[0].min(&[0])),
     case("logsumexp", |x| x[0].logsumexp(&[1])),
     case("softmax", |x| x[0].softmax(1)),
     case("log_softmax", |x| x[0].log_softmax(1)),
+    case("softmax of a part", |x| below(&x[0]).softmax(1)),
+    Case { rows: 1, ..case("rms_norm of a part", |x| below(&x[0]).rms_norm(&x[1], 1e-2)) },
+    Case { targets: true, ..case("cross_entropy of a part", |x| below(&x[0]).cross_entropy(&below(&x[1]))) },
+    Case { rows: 2, ..case("layer_norm", |x| x[0].layer_norm(&x[1], &x[2], 1e-2)) },
+    Case { rows: 1, ..case("rms_norm", |x| x[0].rms_norm(&x[1], 1e-2)) },
+    Case { targets: true, ..case("cross_entropy", |x| x[0].cross_entropy(&x[1])) },
+    Case { targets: true, ..case("cross_entropy_sum", |x| x[0].cross_entropy_sum(&x[1])) },
 ];
 
 /// Row counts and widths around those where lanes, fours and parts change.
+#[rustfmt::skip]
 const SIZES: &[[usize; 2]] = &[
-    [1, 1],
-    [300, 1],
-    [3, 2],
-    [70_000, 2],
-    [300, 255],
-    [3, 256],
-    [1, 257],
-    [300, 257],
-    [3, 1000],
-    [300, 1000],
-    [1, 5000],
-    [3, 5000],
-    [300, 5000],
+    [1, 1], [300, 1], [3, 2], [70_000, 2], [300, 255], [3, 256], [1, 257], [30, 257], [3, 1000], [20, 1000],
+    [1, 5000], [3, 5000],
 ];
 
-/// What a case gives: the value, its cotangents, its tangent.
+/// What a case gives: the value, its cotangents, its tangent, and tangents of the cotangents.
 fn outcomes(case: &Case, x: &[Tensor], random: &[Tensor], device: &Device, dtype: DType) -> Vec<Vec<f64>> {
     let carry = |t: &Tensor| match t.dtype() {
         DType::U32 => Tensor::new(&t.to_vec::<u32>().unwrap(), *t.shape(), device),
@@ -61,21 +63,27 @@ fn outcomes(case: &Case, x: &[Tensor], random: &[Tensor], device: &Device, dtype
     };
     let (x, random): (Vec<_>, Vec<_>) = (x.iter().map(carry).collect(), random.iter().map(carry).collect());
     let moving = 1 + case.rows;
-    let with = |moved: &[Tensor]| (case.f)(&[moved, &x[moving..]].concat());
+    let with = |moved: &[Tensor]| (case.f)(&[&moved[..moving], &x[moving..]].concat());
     let leaves: Vec<Tensor> = x[..moving].iter().map(Tensor::leaf).collect();
     let y = with(&leaves);
     // As many random numbers as there are results, from the operands' tangents.
     let c = random[0].reshape([random[0].count()]).slice(0, 0, y.count()).reshape(*y.shape());
     let pulled = vjp(&y, &c, &leaves.iter().collect::<Vec<_>>(), false);
-    let along = random.iter().cloned().map(Some).collect();
-    let pushed = jvp(with, &x[..moving], &[along]).1.remove(0);
+    let along: Vec<Option<Tensor>> = random.iter().cloned().map(Some).collect();
+    let pushed = jvp(with, &x[..moving], std::slice::from_ref(&along)).1.remove(0);
+    let variables = [&x[..moving], std::slice::from_ref(&c)].concat();
+    let all = [along, vec![Some(&c * 0.5)]].concat();
+    // Everything moves, x alone, the others.
+    let some = |moves: fn(usize) -> bool| (0..).zip(&all).map(|(i, t)| t.clone().filter(|_| moves(i))).collect();
+    let directions = [some(|_| true), some(|i| i == 0), some(|i| i != 0)];
+    let bent = hvp(|x| (with(x) * x.last().unwrap()).sum_all(), &variables, &directions).products.concat();
     let numbers = |t: &Tensor| -> Vec<f64> {
         match t.dtype() {
             DType::F64 => t.to_vec::<f64>().unwrap(),
             _ => t.to_vec::<f32>().unwrap().into_iter().map(f64::from).collect(),
         }
     };
-    [&y.detach()].into_iter().chain(&pulled).chain([&pushed]).map(numbers).collect()
+    [&y.detach(), &pushed].into_iter().chain(&pulled).chain(&bent).map(numbers).collect()
 }
 
 fn norm(x: impl Iterator<Item = f64>) -> f64 {
@@ -114,4 +122,43 @@ fn rows_of_any_size_are_as_on_the_host() {
     }
     device.gpu().unwrap().check().unwrap();
     assert_eq!(device.gpu().unwrap().counters().host_ops, 0, "an op without a kernel");
+}
+
+#[test]
+fn the_largest_is_found_in_rows_of_any_size() {
+    let Some(device) = gpu::device() else { return };
+    for &[rows, columns] in SIZES {
+        let x = Input::normal([rows, columns]).tensor(Seed(3), DType::F32, &Device::cpu()) * 3.0;
+        // Few different numbers, so that the first of many equals is asked for.
+        let x: Vec<f32> = x.to_vec::<f32>().unwrap().into_iter().map(f32::round).collect();
+        let found = |device| Tensor::new(&x, [rows, columns], device).argmax(1).to_vec::<u32>().unwrap();
+        assert!(found(&device) == found(&Device::cpu()), "{rows} x {columns}");
+    }
+}
+
+/// A class beyond the last is a bug of the caller, which a GPU cannot refuse.
+#[test]
+fn unknown_classes_make_the_loss_no_number() {
+    let Some(device) = gpu::device() else { return };
+    let x = Tensor::new(&[0.0_f32; 8], [2, 4], &device);
+    for class in [4_u32, 1 << 30, u32::MAX - 1] {
+        let loss = x.cross_entropy(&Tensor::new(&[1, class], [2], &device));
+        assert!(loss.item().unwrap().is_nan());
+    }
+    assert_eq!(x.cross_entropy(&Tensor::new(&[IGNORED, IGNORED], [2], &device)).item().unwrap(), 0.0);
+}
+
+/// Masked logits, and logits far from 0.
+#[test]
+fn extreme_logits_give_numbers() {
+    let Some(device) = gpu::device() else { return };
+    let x = Tensor::new(&[-3.4e38_f32, 1e4, 1e4, -3.4e38, -3.4e38, -3.4e38], [2, 3], &device);
+    let near = |found: Vec<f32>, expected: [f32; 6]| {
+        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() <= 1e-6), "{found:?}");
+    };
+    let third = 1.0 / 3.0;
+    near(x.softmax(1).to_vec().unwrap(), [0.0, 0.5, 0.5, third, third, third]);
+    assert!(x.log_softmax(1).to_vec::<f32>().unwrap().iter().all(|y| y.is_finite()));
+    let losses = x.cross_entropy(&Tensor::new(&[1, 0], [2], &device)).item().unwrap();
+    assert!((losses - (2_f64.ln() + 3_f64.ln()) / 2.0).abs() < 1e-6, "{losses}");
 }
