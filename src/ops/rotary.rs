@@ -2,6 +2,7 @@
 
 use super::{Input, Op, Outputs, Sample};
 use crate::autograd::{Derivative, Transpose2};
+use crate::device::kernel::Kernel;
 use crate::device::{Array, Spec, cpu};
 use crate::float;
 use crate::scalar::Float;
@@ -44,6 +45,22 @@ impl Op for Rotary {
 
     fn cpu(&self, ins: &[&Array], out: Outputs<'_>) {
         float!(ins[0].dtype(), T => self.rotate::<T>(ins[0], ins[1].slice(), out.y))
+    }
+
+    fn gpu(&self, ins: &[&Array], out: Outputs<'_>) {
+        let (x, table) = (ins[0], ins[1]);
+        let [_, time, heads, dim] = x.shape()[..] else { unreachable!("checked by `infer`") };
+        let (half, first) = (dim / 2, table.offset() + self.offset * dim);
+        let whole = [half, x.offset(), first].iter().all(|n| n.is_multiple_of(4));
+        let (entry, unit) = if whole { ("fours", 4) } else { ("pairs", 1) };
+        let (count, sign) = (x.count() / 2 / unit, if self.back { -1.0 } else { 1.0 });
+        Kernel::new("rotary", entry)
+            .write(out.y)
+            .read(x)
+            .read(table)
+            .words([count, half / unit, heads, self.heads, time, x.offset() / unit, first / unit])
+            .float(sign)
+            .run(count.div_ceil(256))
     }
 
     fn derivative(&self) -> Derivative<'_> {
@@ -133,7 +150,7 @@ pub(super) fn samples() -> Vec<Sample> {
         let table = Input::values([offset + sizes[1] + 1, sizes[3] / 2, 2], table).constant();
         Sample::new(Rotary { offset, heads, back: false }, [Input::normal(sizes), table])
     };
-    vec![sample(0, 2, [2, 3, 2, 4]), sample(2, 1, [1, 2, 3, 6]), sample(1, 1, [1, 1, 1, 2])]
+    vec![sample(0, 2, [2, 3, 2, 4]), sample(2, 1, [1, 2, 3, 6]), sample(1, 1, [1, 1, 1, 2]), sample(1, 2, [1, 3, 3, 8])]
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::Attention;
 use super::sizes::Sizes;
-use crate::autograd::{GpuBackward, SavedArrays};
+use crate::autograd::{GpuBackward, GpuTangents, SavedArrays};
 use crate::device::kernel::Kernel;
 use crate::device::{Array, Spec};
 use crate::ops::Outputs;
@@ -41,6 +41,42 @@ impl GpuBackward for Attention {
     }
 }
 
+impl GpuTangents for Attention {
+    fn forward(&self, ins: &[&Array], y: &Array, residuals: &[Array], tangents: &[Option<&Array>], out: &mut Array) {
+        let s = Sizes::new(self, ins[0].shape());
+        let dqkv = tangents[0].expect("a mask does not move");
+        let kernel = Kernel::new("attention_tangent", "forward").write(out);
+        let kernel = kernel.read(ins[0]).read(dqkv).read(y).read(&residuals[0]);
+        let mask = ins.get(1).copied();
+        Grid { heads: s.heads, most_slots: 4, mask, mask_binding: 5 }.run(kernel, &s, ins[0]);
+    }
+
+    fn backward(
+        &self,
+        saved: &SavedArrays<'_>,
+        c: &Array,
+        tangents: &[Option<&Array>],
+        dc: Option<&Array>,
+        grads: &mut [Option<Array>],
+    ) {
+        let Some(dqkv) = tangents[0] else {
+            // Where the operand stays, the gradient is linear in the cotangent.
+            let dc = dc.cloned().unwrap_or_else(|| super::zeros(c).to_contiguous());
+            return GpuBackward::backward(self, saved, &dc, grads);
+        };
+        let Some(grad) = &mut grads[0] else { return };
+        let (qkv, lse) = (saved.input(0), &saved.residuals[0]);
+        let s = Sizes::new(self, qkv.shape());
+        let mut means = qkv.device().scratch(Spec::new(qkv.dtype(), [s.batch, s.heads, s.time, 3]));
+        for (entry, heads, most_slots) in [("moments", s.heads, 0), ("queries", s.heads, 2), ("keys", s.kv_heads, 2)] {
+            let kernel = Kernel::new("attention_tangent_backward", entry).name("COTANGENT_MOVES", dc.is_some());
+            let kernel = kernel.write(grad).write(&mut means);
+            let kernel = kernel.read(qkv).read(dqkv).read(c).read(dc.unwrap_or(c)).read(lse);
+            Grid { heads, most_slots, mask: mask(saved), mask_binding: 7 }.run(kernel, &s, qkv);
+        }
+    }
+}
+
 fn mask<'a>(saved: &SavedArrays<'a>) -> Option<&'a Array> {
     saved.inputs.get(1).copied().flatten()
 }
@@ -54,7 +90,7 @@ fn rows_of(s: &Sizes, like: &Array) -> Array {
 struct Grid<'a> {
     /// Heads whose rows it takes.
     heads: usize,
-    /// Matrices of sums that a thread has registers for.
+    /// Matrices of sums that a thread has registers for; none where it sums numbers of rows alone.
     most_slots: usize,
     mask: Option<&'a Array>,
     mask_binding: usize,
@@ -63,8 +99,9 @@ struct Grid<'a> {
 impl<'a> Grid<'a> {
     /// Binds the mask behind the other operands and runs.
     fn run(&self, kernel: Kernel<'a>, s: &Sizes, qkv: &'a Array) {
-        let slots = s.dim.div_ceil(SLOT).min(self.most_slots);
-        let (tiles, slabs) = (s.time.div_ceil(ROWS), s.dim.div_ceil(SLOT * slots));
+        let slots = s.dim.div_ceil(SLOT).min(self.most_slots).max(1);
+        let slabs = if self.most_slots == 0 { 1 } else { s.dim.div_ceil(SLOT * slots) };
+        let tiles = s.time.div_ceil(ROWS);
         let groups = tiles * slabs * self.heads * s.batch;
         // Without a mask anything may be bound: it is never read.
         let mask = self.mask.map(|mask| mask.broadcast(&Shape::new(&[s.batch, s.heads, s.time, s.time])));

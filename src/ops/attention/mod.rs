@@ -13,7 +13,7 @@ mod tangent;
 mod tile;
 
 use super::{Input, Op, Outputs, Sample};
-use crate::autograd::{Derivative, Fused, GpuBackward, SavedArrays, Saves, Tangents};
+use crate::autograd::{Derivative, Fused, GpuBackward, GpuTangents, SavedArrays, Saves, Tangents};
 use crate::device::{Array, Spec};
 use crate::dtype::DType;
 use crate::float;
@@ -169,6 +169,10 @@ impl Tangents for Attention {
 
     fn backward_scratch(&self, ins: &[Spec]) -> Option<Spec> {
         Some(Spec::new(ins[0].dtype, tangent::backward_scratch(&Sizes::new(self, &ins[0].shape))))
+    }
+
+    fn gpu(&self) -> Option<&dyn GpuTangents> {
+        Some(self)
     }
 }
 
