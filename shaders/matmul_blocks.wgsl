@@ -17,6 +17,8 @@ struct Params {
     batches: u32, n0: u32, n1: u32, n2: u32,
     a0: u32, a1: u32, a2: u32, a3: u32,
     b0: u32, b1: u32, b2: u32, b3: u32,
+    // Of kernels that need it: threads of a workgroup along one side.
+    side: u32,
 }
 var<immediate> p: Params;
 
@@ -75,11 +77,13 @@ fn a_one(at: u32, i: u32, l: u32, end: u32) -> f32 {
 fn a_column(at: u32, i: u32, l: u32, end: u32) -> vec4<f32> {
     return vec4(a_one(at, i, l, end), a_one(at, i + 1u, l, end), a_one(at, i + 2u, l, end), a_one(at, i + 3u, l, end));
 }
-// However a lies. Zeros from `end` on.
+// However a lies, with zeros from `end` on. Loops that shift keep code short without indexing registers.
 fn a_any(at: u32, i: u32, l: u32, end: u32) -> mat4x4<f32> {
-    return mat4x4(
-        a_column(at, i, l, end), a_column(at, i, l + 1u, end), a_column(at, i, l + 2u, end), a_column(at, i, l + 3u, end),
-    );
+    var x = mat4x4<f32>();
+    for (var place = l; place < l + 4u; place++) {
+        x = mat4x4(x[1], x[2], x[3], a_column(at, i, place, end));
+    }
+    return x;
 }
 // Four places lie together.
 fn a_along_k(at: u32, i: u32, l: u32, end: u32) -> mat4x4<f32> {
@@ -115,9 +119,11 @@ fn b_column(at: u32, j: u32, l: u32, end: u32) -> vec4<f32> {
     return vec4(b_one(at, j, l, end), b_one(at, j + 1u, l, end), b_one(at, j + 2u, l, end), b_one(at, j + 3u, l, end));
 }
 fn b_any(at: u32, j: u32, l: u32, end: u32) -> mat4x4<f32> {
-    return mat4x4(
-        b_column(at, j, l, end), b_column(at, j, l + 1u, end), b_column(at, j, l + 2u, end), b_column(at, j, l + 3u, end),
-    );
+    var x = mat4x4<f32>();
+    for (var place = l; place < l + 4u; place++) {
+        x = mat4x4(x[1], x[2], x[3], b_column(at, j, place, end));
+    }
+    return x;
 }
 fn b_along_k(at: u32, j: u32, l: u32, end: u32) -> mat4x4<f32> {
     let last = p.n - 1u;
@@ -165,30 +171,26 @@ fn store_one(at: u32, i: u32, j: u32, sum: f32) {
         y[place] = x;
     }
 }
-fn store_row(at: u32, i: u32, j: u32, sums: vec4<f32>) {
-    store_one(at, i, j, sums.x);
-    store_one(at, i, j + 1u, sums.y);
-    store_one(at, i, j + 2u, sums.z);
-    store_one(at, i, j + 3u, sums.w);
-}
 fn store_any(at: u32, i: u32, j: u32, c: mat4x4<f32>) {
-    store_row(at, i, j, c[0]);
-    store_row(at, i + 1u, j, c[1]);
-    store_row(at, i + 2u, j, c[2]);
-    store_row(at, i + 3u, j, c[3]);
+    var rest = c;
+    for (var row = i; row < i + 4u; row++) {
+        store_one(at, row, j, rest[0].x);
+        store_one(at, row, j + 1u, rest[0].y);
+        store_one(at, row, j + 2u, rest[0].z);
+        store_one(at, row, j + 3u, rest[0].w);
+        rest = mat4x4(rest[1], rest[2], rest[3], rest[0]);
+    }
 }
 
-// Four that lie together, along row or column.
-fn store_four(at: u32, i: u32, j: u32, along_row: bool, sums: vec4<f32>) {
+// Four that lie together, (down, right) apart.
+fn store_four(at: u32, i: u32, j: u32, down: u32, right: u32, sums: vec4<f32>) {
     if (i < p.m && j < p.n) {
         let place = (at + i * p.y_m + j * p.y_n) / 4u;
         var x = sums;
         if ((p.start & 2u) != 0u) {
-            let r = select(1u, 0u, along_row);
-            let c = 1u - r;
-            x += vec4(
-                from_bias(i, j), from_bias(i + r, j + c), from_bias(i + 2u * r, j + 2u * c), from_bias(i + 3u * r, j + 3u * c),
-            );
+            let two = from_bias(i + 2u * down, j + 2u * right);
+            let three = from_bias(i + 3u * down, j + 3u * right);
+            x += vec4(from_bias(i, j), from_bias(i + down, j + right), two, three);
         }
         if ((p.start & 1u) != 0u) { x += y4[place]; }
         y4[place] = x;
@@ -196,16 +198,32 @@ fn store_four(at: u32, i: u32, j: u32, along_row: bool, sums: vec4<f32>) {
 }
 // n is a multiple of 4.
 fn store_rows(at: u32, i: u32, j: u32, c: mat4x4<f32>) {
-    store_four(at, i, j, true, c[0]);
-    store_four(at, i + 1u, j, true, c[1]);
-    store_four(at, i + 2u, j, true, c[2]);
-    store_four(at, i + 3u, j, true, c[3]);
+    var rest = c;
+    for (var row = i; row < i + 4u; row++) {
+        store_four(at, row, j, 0u, 1u, rest[0]);
+        rest = mat4x4(rest[1], rest[2], rest[3], rest[0]);
+    }
 }
 // m is a multiple of 4, and columns of the result lie together.
 fn store_columns(at: u32, i: u32, j: u32, c: mat4x4<f32>) {
-    let t = transpose(c);
-    store_four(at, i, j, false, t[0]);
-    store_four(at, i, j + 1u, false, t[1]);
-    store_four(at, i, j + 2u, false, t[2]);
-    store_four(at, i, j + 3u, false, t[3]);
+    var rest = transpose(c);
+    for (var column = j; column < j + 4u; column++) {
+        store_four(at, i, column, 1u, 0u, rest[0]);
+        rest = mat4x4(rest[1], rest[2], rest[3], rest[0]);
+    }
+}
+
+// Two by two blocks, (down, right) apart.
+fn store_blocks(
+    at: u32, i: u32, j: u32, down: u32, right: u32, c00: mat4x4<f32>, c01: mat4x4<f32>, c10: mat4x4<f32>, c11: mat4x4<f32>,
+) {
+    var next = c00;
+    var second = c01;
+    var third = c10;
+    for (var block = 0u; block < 4u; block++) {
+        STORE(at, i + block / 2u * down, j + block % 2u * right, next);
+        next = second;
+        second = third;
+        third = c11;
+    }
 }

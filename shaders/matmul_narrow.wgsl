@@ -1,6 +1,6 @@
 // Products with at most eight columns, which only read: a is streamed once, straight into sums. A workgroup takes
-// 4 HIGH rows; DEEP threads share each four of them, one block of a after the other, and add up what they have at the
-// end. HIGH times DEEP is 256.
+// 4 `side` rows; the threads that share four of them take one block of a after the other, and add up what they have at
+// the end. EIGHT is whether there are more than four columns.
 
 //!import matmul_blocks
 
@@ -26,22 +26,24 @@ fn narrow(
     @builtin(num_workgroups) grid: vec3<u32>,
 ) {
     let group = id.x + id.y * grid.x;
-    if (group >= groups(4u * HIGH, 8u)) { return; }
-    let job = job_of(group, 4u * HIGH, 8u);
+    let wide = p.side;
+    let depth = 256u / p.side;
+    if (group >= groups(4u * wide, 8u)) { return; }
+    let job = job_of(group, 4u * wide, 8u);
     // Neighbours lie along the direction in which a does.
-    let high = select(thread % HIGH, thread / DEEP, A_ALONG_K);
-    let deep = select(thread / HIGH, thread % DEEP, A_ALONG_K);
-    let i = 4u * (job.row * HIGH + high);
+    let high = select(thread % wide, thread / depth, A_ALONG_K);
+    let deep = select(thread / wide, thread % depth, A_ALONG_K);
+    let i = 4u * (job.row * wide + high);
     var c0 = mat4x4<f32>();
     var c1 = mat4x4<f32>();
-    for (var l = job.first + 4u * deep; l < job.end; l += 4u * DEEP) {
+    for (var l = job.first + 4u * deep; l < job.end; l += 4u * depth) {
         let a = a_block(job.a, i, l, job.end);
         c0 = multiplied(c0, a, b_block(job.b, 0u, l, job.end));
         if (EIGHT) {
             c1 = multiplied(c1, a, b_block(job.b, 4u, l, job.end));
         }
     }
-    for (var half = DEEP / 2u; half > 0u; half /= 2u) {
+    for (var half = depth / 2u; half > 0u; half /= 2u) {
         let slot = high * half + deep % half;
         if (deep >= half && deep < 2u * half) {
             keep(slot, 0u, c0);

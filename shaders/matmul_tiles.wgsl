@@ -117,8 +117,5 @@ fn large(
     }
     let i = job.row * ROWS + 4u * row;
     let j = job.column * COLUMNS + 4u * column;
-    STORE(job.y, i, j, c00);
-    STORE(job.y, i, j + COLUMNS / 2u, c01);
-    STORE(job.y, i + ROWS / 2u, j, c10);
-    STORE(job.y, i + ROWS / 2u, j + COLUMNS / 2u, c11);
+    store_blocks(job.y, i, j, ROWS / 2u, COLUMNS / 2u, c00, c01, c10, c11);
 }

@@ -8,6 +8,8 @@ use crate::shape::{Shape, Strides};
 
 /// Dimensions that batches may have: an array has six.
 const BATCH_DIMS: usize = 4;
+/// Threads of a workgroup of the direct kernel.
+const DIRECT_THREADS: usize = 32;
 
 /// `y = a b`, plus `bias` in every row, plus what `y` holds if `add`; `y` is contiguous. The kernel is chosen by shape
 /// and device unless `family` names it.
@@ -26,7 +28,7 @@ pub fn product(a: &Array, b: &Array, y: &mut Array, bias: Option<&Array>, add: b
             None => y.fill(0.0_f32),
         };
     }
-    let along_k = [&product.left, &product.right].map(|operand| operand.load() == Load::AlongK);
+    let along_k = [product.left.along_k(), product.right.along_k()];
     let plan = match family {
         Some(family) => Plan::of(family, &size, along_k),
         None => Plan::choose(&size, along_k, software(y)),
@@ -78,6 +80,11 @@ impl<'a> Operand<'a> {
         let place =
             |i: usize| if i < batch.len() && batch[batch.len() - 1 - i] > 1 { steps[batch.len() - 1 - i] } else { 0 };
         Operand { array, row, k, batch: std::array::from_fn(|i| place(i) as usize) }
+    }
+
+    /// Whether neighbours lie along k rather than along rows.
+    fn along_k(&self) -> bool {
+        self.k != 0 && (self.k <= self.row || self.row == 0)
     }
 
     fn load(&self) -> Load {
@@ -141,52 +148,67 @@ impl<'a> Product<'a> {
         let Size { m, n, batches, .. } = product.size;
         let tiles = |rows: usize, columns: usize| m.div_ceil(rows) * n.div_ceil(columns) * batches * plan.parts;
         let (kernel, groups) = match plan.family {
-            Family::Naive => (Kernel::new("matmul", "naive"), (m * n * batches).div_ceil(256)),
+            Family::Naive => (product.anyhow(Kernel::new("matmul", "naive")), (m * n * batches).div_ceil(256)),
             Family::Direct => {
-                let (wide, threads) = (plan.side, 32);
-                let kernel = Kernel::new("matmul_direct", "direct").name("WIDE", wide).name("THREADS", threads);
-                (kernel, tiles(8 * threads / wide, 8 * wide))
+                let tile = (8 * DIRECT_THREADS / plan.side, 8 * plan.side);
+                (product.direct(), tiles(tile.0, tile.1))
             }
             Family::Narrow => {
-                let (high, deep) = (plan.side, 256 / plan.side);
-                let kernel = Kernel::new("matmul_narrow", "narrow").name("HIGH", high).name("DEEP", deep);
-                (kernel.name("EIGHT", n > 4), tiles(4 * high, 8))
+                let kernel = Kernel::new("matmul_narrow", "narrow").name("EIGHT", n > 4);
+                (product.loads(kernel).name("STORE", product.store()), tiles(4 * plan.side, 8))
             }
             Family::Tiles(rows, columns) => {
                 let side = 4 * plan.family.blocks();
                 let kernel = Kernel::new("matmul_tiles", if side == 8 { "large" } else { "small" });
-                let kernel = kernel.name("ROWS", rows).name("COLUMNS", columns);
-                let wide = columns / side;
-                (kernel.name("WIDE", wide).name("THREADS", rows / side * wide), tiles(rows, columns))
+                let (wide, threads) = (columns / side, rows / side * columns / side);
+                let kernel = kernel.name("ROWS", rows).name("COLUMNS", columns).name("WIDE", wide);
+                let kernel = product.loads(kernel.name("THREADS", threads)).name("STORE", product.store());
+                (kernel, tiles(rows, columns))
             }
         };
-        let kernel = product.names(kernel).write(y).read(product.left.array).read(product.right.array);
+        let kernel = kernel.write(y).read(product.left.array).read(product.right.array);
         // A kernel binds what it might read.
         let kernel = kernel.read(product.bias.unwrap_or(product.right.array));
         product.words(plan, kernel).run(groups);
     }
 
-    /// How it reads and writes.
-    fn names(&self, kernel: Kernel<'a>) -> Kernel<'a> {
-        let load = |load| match load {
+    /// Reads and writes element by element.
+    fn anyhow(&self, kernel: Kernel<'a>) -> Kernel<'a> {
+        kernel.name("LOAD_A", "a_any").name("LOAD_B", "b_any").name("STORE", "store_any")
+    }
+
+    /// By fours only if both operands lie so: as many kernels as that makes are enough for a host to compile.
+    fn direct(&self) -> Kernel<'a> {
+        let kernel = Kernel::new("matmul_direct", "direct").name("THREADS", DIRECT_THREADS);
+        let fours = [self.left, self.right].iter().all(|operand| operand.load() != Load::Any);
+        let kernel = kernel.name("FOURS", fours);
+        match fours {
+            true => self.loads(kernel).name("STORE", "store_any"),
+            false => self.anyhow(kernel),
+        }
+    }
+
+    /// How it reads; neighbours go where an operand lies together.
+    fn loads(&self, kernel: Kernel<'a>) -> Kernel<'a> {
+        let load = |operand: &Operand| match operand.load() {
             Load::AlongK => "along_k",
             Load::AlongRows => "along_rows",
             Load::Any => "any",
         };
-        let (a, b) = (self.left.load(), self.right.load());
-        let store = match self.result {
+        kernel
+            .name("LOAD_A", format!("a_{}", load(&self.left)))
+            .name("LOAD_B", format!("b_{}", load(&self.right)))
+            .name("A_ALONG_K", self.left.along_k())
+            .name("B_ALONG_K", self.right.along_k())
+    }
+
+    /// How it writes.
+    fn store(&self) -> &'static str {
+        match self.result {
             [_, 1] if self.size.n % 4 == 0 => "store_rows",
             [1, _] if self.size.m % 4 == 0 => "store_columns",
             _ => "store_any",
-        };
-        // Where elements lie anyhow, neighbours go along the smaller step.
-        let along_k = |operand: &Operand| operand.k != 0 && (operand.k <= operand.row || operand.row == 0);
-        kernel
-            .name("LOAD_A", format!("a_{}", load(a)))
-            .name("LOAD_B", format!("b_{}", load(b)))
-            .name("STORE", store)
-            .name("A_ALONG_K", along_k(&self.left))
-            .name("B_ALONG_K", along_k(&self.right))
+        }
     }
 
     /// `Params` of `shaders/matmul_blocks.wgsl`.
@@ -198,7 +220,7 @@ impl<'a> Product<'a> {
         let bias = self.bias.map_or(0, Array::offset);
         let kernel = kernel.words(self.result).word(bias).words(self.start).word(self.start_word());
         let kernel = kernel.words([plan.parts, plan.depth, batches]).words(self.batch.into_iter().take(BATCH_DIMS - 1));
-        kernel.words(self.left.batch).words(self.right.batch)
+        kernel.words(self.left.batch).words(self.right.batch).word(plan.side)
     }
 
     /// The sum of `parts` results, and what it is added to.

@@ -34,7 +34,7 @@ const MOST_PARTS: usize = 64;
 /// Workgroups of the narrow kernel that keep a card busy.
 const NARROW_GROUPS: usize = 512;
 /// Threads that keep a host busy, and places of k that are worth a thread.
-const DIRECT_THREADS: usize = 128;
+const DIRECT_BUSY: usize = 128;
 const DIRECT_DEPTH: usize = 256;
 /// Places of k that are worth a tile of their own.
 const TILE_DEPTH: usize = 512;
@@ -45,7 +45,7 @@ pub(super) struct Plan {
     pub family: Family,
     /// Whether the transposed result is computed, from the transposed operands.
     pub swap: bool,
-    /// Direct: threads of a workgroup along columns. Narrow: fours of rows of a workgroup.
+    /// Direct: threads of a workgroup along columns. Narrow: threads along rows.
     pub side: usize,
     /// Parts of k, and their depth.
     pub parts: usize,
@@ -76,7 +76,7 @@ impl Plan {
             Family::Direct => {
                 let threads = size.m.div_ceil(8) * size.n.div_ceil(8) * size.batches;
                 let side = size.n.div_ceil(8).next_power_of_two().min(8);
-                Plan { side, ..plan }.split(size.k, DIRECT_THREADS / threads, DIRECT_DEPTH, 4)
+                Plan { side, ..plan }.split(size.k, DIRECT_BUSY / threads, DIRECT_DEPTH, 4)
             }
             Family::Narrow => {
                 // Lanes go where the operand lies together.
