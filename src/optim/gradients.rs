@@ -2,11 +2,13 @@
 
 use super::ByLeaf;
 use crate::autograd::{Gradient, LeafId, backward};
+use crate::device::cpu::row;
 use crate::device::{Array, Tag, cpu, tagged};
 use crate::float;
 use crate::scalar::Float;
 use crate::tensor::Tensor;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// One dense gradient for each leaf, counted under gradients.
 #[derive(Default)]
@@ -51,7 +53,16 @@ impl Gradients {
         if !self.computes() {
             return f64::NAN;
         }
-        self.0.values().map(|g| float!(g.dtype(), T => squares(g.slice::<T>()))).sum::<f64>().sqrt()
+        const PIECE: usize = 32 * 1024;
+        let pieces =
+            |g| (0..Array::count(g)).step_by(PIECE).map(move |first| (g, first..(first + PIECE).min(g.count())));
+        let pieces: Vec<_> = self.0.values().flat_map(pieces).collect();
+        let mut partial = vec![0.0; pieces.len()];
+        let work = partial.iter_mut().zip(&pieces).collect();
+        cpu::each(work, |(sum, (g, range)): (&mut f64, &(&Array, Range<usize>))| {
+            *sum = float!(g.dtype(), T => squares(&g.slice::<T>()[range.clone()]));
+        });
+        partial.iter().sum::<f64>().sqrt()
     }
 
     /// Whether there are numbers in them.
@@ -69,24 +80,16 @@ fn owned(array: Array) -> Array {
     if array.contiguous() && array.unique() { array } else { tagged(Tag::Gradients, || array.to_owned()) }
 }
 
-/// Σ x², pieces of fixed size in order.
+/// Σ x² in double precision, on one thread.
 fn squares<T: Float>(x: &[T]) -> f64 {
-    const PIECE: usize = 32 * 1024;
-    let mut partial = vec![0.0; x.len().div_ceil(PIECE)];
-    cpu::blocks_into(&mut partial, 1, |i, sum| {
-        let x = &x[i * PIECE..((i + 1) * PIECE).min(x.len())];
-        sum[0] = cpu::simd(
-            #[inline(always)]
-            || {
-                let mut lanes = [0.0; 8];
-                for chunk in x.chunks(8) {
-                    for (lane, x) in lanes.iter_mut().zip(chunk) {
-                        *lane += x.to_f64() * x.to_f64();
-                    }
-                }
-                lanes.iter().sum::<f64>()
-            },
-        );
-    });
-    partial.iter().sum()
+    cpu::simd(
+        #[inline(always)]
+        || {
+            row::sum(
+                [x],
+                #[inline(always)]
+                |[x]| x.to_f64() * x.to_f64(),
+            )
+        },
+    )
 }
