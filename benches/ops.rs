@@ -2,7 +2,9 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use eckart::autograd::vjp;
-use eckart::{DType, Device, Seed, Tensor};
+use eckart::nn::{Arch, Model, ModelConfig};
+use eckart::optim::{Adam, Chain, Gradients, Group, Optimizer, Transform};
+use eckart::{DType, Device, Module, Seed, Tensor};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -51,5 +53,31 @@ fn ops(c: &mut Criterion) {
     both(c, "cross_entropy 2048x65", &[&logits, &targets], |ins| ins[0].cross_entropy(&ins[1]));
 }
 
-criterion_group!(benches, ops);
+/// The optimizer's step on a char GPT of four layers of width 128, without clipping.
+fn step(c: &mut Criterion, name: &str, transform: impl Transform + 'static) {
+    let config = ModelConfig::new(Arch::Gpt2, 65, 128, 4, 4, 128);
+    let mut model = Model::new(&config, Seed(1), &Device::cpu()).expect("a valid configuration");
+    let mut optimizer = Optimizer::new(transform, Group::decay_matrices(0.1));
+    optimizer.prepare(&model);
+    let mut count = 0;
+    let mut one = || {
+        let mut gradients = Gradients::new();
+        for (_, parameter) in model.parameters() {
+            gradients.insert(parameter.id(), (parameter.tensor() * 0.1).into_array());
+        }
+        let start = Instant::now();
+        optimizer.step(&mut model, gradients, count, 1e-4, None);
+        count += 1;
+        start.elapsed()
+    };
+    c.bench_function(name, |b| b.iter_custom(|n| rayon::scope(|_| (0..n).map(|_| one()).sum())));
+}
+
+/// In one pass over all parameters, and as any transform goes: each parameter's update, then its subtraction.
+fn adamw(c: &mut Criterion) {
+    step(c, "adamw char GPT", Adam::default());
+    step(c, "adamw char GPT, parameter by parameter", Chain(vec![Box::new(Adam::default())]));
+}
+
+criterion_group!(benches, ops, adamw);
 criterion_main!(benches);

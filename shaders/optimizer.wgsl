@@ -162,3 +162,26 @@ fn subtract(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroup
         weight[i] = weight[i] * (1.0 - rate * p.decay) - rate * change[i];
     }
 }
+
+// ---- Adam and the subtraction in one pass, four elements a thread
+
+@group(0) @binding(0) var<storage, read_write> weight4: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read_write> mean4: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> square4: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> gradient4: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> adamw_given: Given;
+@group(0) @binding(5) var<storage, read> adamw_found: Found;
+
+@compute @workgroup_size(256)
+fn adamw(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>) {
+    let i = index(id, grid);
+    if (4u * i >= p.count || adamw_found.skip != 0u) { return; }
+    let g = gradient4[i] * adamw_found.factor;
+    let m = p.b1 * mean4[i] + p.c1 * g;
+    let v = p.b2 * square4[i] + p.c2 * g * g;
+    mean4[i] = m;
+    square4[i] = v;
+    let update = m * adamw_found.first / (sqrt(v) * adamw_found.second + p.epsilon);
+    let rate = adamw_given.rate * p.scale;
+    weight4[i] = weight4[i] * (1.0 - rate * p.decay) - rate * update;
+}

@@ -51,13 +51,13 @@ impl Parameter {
         self.tensor = tensor;
     }
 
-    /// Changes the value: in place if nothing else refers to it, else a copy of it.
-    pub fn update(&mut self, f: impl FnOnce(&mut Array)) {
+    /// The value, to change it: its own storage if nothing else refers to that, else a copy.
+    pub fn value_mut(&mut self) -> &mut Array {
         if !self.tensor.value.unique() || !self.tensor.value.contiguous() {
             let copy = tagged(Tag::Weights, || self.tensor.value.to_owned());
             self.tensor.value = copy;
         }
-        f(&mut self.tensor.value);
+        &mut self.tensor.value
     }
 }
 
@@ -121,8 +121,8 @@ fn multiply(op: Linear, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> T
 pub trait Module {
     /// Shows every parameter below, with `path` before its own.
     fn visit(&self, path: &Path, see: &mut dyn FnMut(&Path, &Parameter));
-    /// The same, to change them.
-    fn visit_mut(&mut self, path: &Path, see: &mut dyn FnMut(&Path, &mut Parameter));
+    /// The same, to change them, now or when all have been shown.
+    fn visit_mut<'a>(&'a mut self, path: &Path, see: &mut dyn FnMut(&Path, &'a mut Parameter));
 
     /// Paths and parameters, in the order of the fields.
     fn parameters(&self) -> Vec<(String, Parameter)> {
@@ -187,7 +187,7 @@ impl Module for Parameter {
     fn visit(&self, path: &Path, see: &mut dyn FnMut(&Path, &Parameter)) {
         see(path, self);
     }
-    fn visit_mut(&mut self, path: &Path, see: &mut dyn FnMut(&Path, &mut Parameter)) {
+    fn visit_mut<'a>(&'a mut self, path: &Path, see: &mut dyn FnMut(&Path, &'a mut Parameter)) {
         see(path, self);
     }
 }
@@ -197,7 +197,7 @@ impl Module for LinearMap {
         let LinearMap::Dense { weight, .. } = self;
         see(&path.join("weight"), weight);
     }
-    fn visit_mut(&mut self, path: &Path, see: &mut dyn FnMut(&Path, &mut Parameter)) {
+    fn visit_mut<'a>(&'a mut self, path: &Path, see: &mut dyn FnMut(&Path, &'a mut Parameter)) {
         let LinearMap::Dense { weight, .. } = self;
         see(&path.join("weight"), weight);
     }
@@ -209,7 +209,7 @@ impl<M: Module> Module for Option<M> {
             module.visit(path, see);
         }
     }
-    fn visit_mut(&mut self, path: &Path, see: &mut dyn FnMut(&Path, &mut Parameter)) {
+    fn visit_mut<'a>(&'a mut self, path: &Path, see: &mut dyn FnMut(&Path, &'a mut Parameter)) {
         if let Some(module) = self {
             module.visit_mut(path, see);
         }
@@ -222,7 +222,7 @@ impl<M: Module> Module for Vec<M> {
             module.visit(&path.join(i), see);
         }
     }
-    fn visit_mut(&mut self, path: &Path, see: &mut dyn FnMut(&Path, &mut Parameter)) {
+    fn visit_mut<'a>(&'a mut self, path: &Path, see: &mut dyn FnMut(&Path, &'a mut Parameter)) {
         for (i, module) in self.iter_mut().enumerate() {
             module.visit_mut(&path.join(i), see);
         }
@@ -241,10 +241,10 @@ macro_rules! module {
             ) {
                 $($crate::module::Module::visit(&self.$field, &path.join(stringify!($field)), see);)*
             }
-            fn visit_mut(
-                &mut self,
+            fn visit_mut<'a>(
+                &'a mut self,
                 path: &$crate::module::Path,
-                see: &mut dyn FnMut(&$crate::module::Path, &mut $crate::module::Parameter),
+                see: &mut dyn FnMut(&$crate::module::Path, &'a mut $crate::module::Parameter),
             ) {
                 $($crate::module::Module::visit_mut(&mut self.$field, &path.join(stringify!($field)), see);)*
             }

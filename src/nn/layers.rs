@@ -30,7 +30,7 @@ impl Module for Linear {
         self.map.visit(path, see);
         self.bias.visit(&path.join("bias"), see);
     }
-    fn visit_mut(&mut self, path: &Path, see: &mut dyn FnMut(&Path, &mut Parameter)) {
+    fn visit_mut<'a>(&'a mut self, path: &Path, see: &mut dyn FnMut(&Path, &'a mut Parameter)) {
         self.map.visit_mut(path, see);
         self.bias.visit_mut(&path.join("bias"), see);
     }

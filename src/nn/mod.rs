@@ -92,7 +92,7 @@ impl Module for Model {
             Model::Llama(model, _) => model.visit(path, see),
         }
     }
-    fn visit_mut(&mut self, path: &Path, see: &mut dyn FnMut(&Path, &mut Parameter)) {
+    fn visit_mut<'a>(&'a mut self, path: &Path, see: &mut dyn FnMut(&Path, &'a mut Parameter)) {
         match self {
             Model::Gpt2(model, _) => model.visit_mut(path, see),
             Model::Llama(model, _) => model.visit_mut(path, see),

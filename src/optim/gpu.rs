@@ -2,7 +2,7 @@
 //! recorded, serve all: the host writes the learning rate, and the device finds norm, clipping, bias corrections and
 //! whether the step is to be left out. Kernels: `shaders/optimizer.wgsl`.
 
-use super::{Adam, Gradients, Momentum, Stepped};
+use super::{Adam, Gradients, Momentum, Stepped, Turn};
 use crate::device::kernel::Kernel;
 use crate::device::{Array, Device, Spec, Tag, tagged};
 use crate::dtype::DType;
@@ -97,12 +97,25 @@ fn transform<'a>(entry: &'static str, first: bool) -> Kernel<'a> {
 }
 
 impl Adam {
+    /// Update and weight in one pass.
+    pub(super) fn record_adamw(&self, numbers: &Numbers, turn: &mut Turn<'_>, gradient: &Array) {
+        let count = gradient.count();
+        let [m, v] = &mut turn.state[..] else { unreachable!("two slots") };
+        let kernel = optimizer("adamw").write(turn.weight).write(m).write(v).read(gradient);
+        let kernel = kernel.read(&numbers.given).read(&numbers.found);
+        self.numbers(kernel, count).float(turn.rate).float(turn.decay).run(count.div_ceil(4).div_ceil(256));
+    }
+
+    fn numbers<'a>(&self, kernel: Kernel<'a>, count: usize) -> Kernel<'a> {
+        let kernel = kernel.words([count, 0]).float(self.beta1).float(self.beta2);
+        kernel.float(1.0 - self.beta1).float(1.0 - self.beta2).float(self.epsilon)
+    }
+
     pub(super) fn record(&self, numbers: &Numbers, state: &mut [Array], gradient: &mut Array, first: bool) {
         let count = gradient.count();
         let [m, v] = state else { unreachable!("two slots") };
         let kernel = transform("adam", first).write(gradient).write(m).write(v).read(&numbers.found);
-        let kernel = kernel.words([count, 0]).float(self.beta1).float(self.beta2);
-        kernel.float(1.0 - self.beta1).float(1.0 - self.beta2).float(self.epsilon).run(count.div_ceil(256));
+        self.numbers(kernel, count).run(count.div_ceil(256));
     }
 }
 

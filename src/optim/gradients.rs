@@ -2,11 +2,13 @@
 
 use super::ByLeaf;
 use crate::autograd::{Gradient, LeafId, backward};
+use crate::device::cpu::row;
 use crate::device::{Array, Device, Tag, cpu, tagged};
 use crate::float;
 use crate::scalar::Float;
 use crate::tensor::Tensor;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// One dense gradient for each leaf, counted under gradients.
 #[derive(Default)]
@@ -52,8 +54,17 @@ impl Gradients {
             return f64::NAN;
         }
         // Where a device fails there are no numbers.
-        let square = |g: &Array| g.to_host().map_or(f64::NAN, |g| float!(g.dtype(), T => squares(g.slice::<T>())));
-        self.0.values().map(square).sum::<f64>().sqrt()
+        let Ok(held) = self.0.values().map(Array::to_host).collect::<Result<Vec<Array>, _>>() else { return f64::NAN };
+        const PIECE: usize = 32 * 1024;
+        let pieces =
+            |g| (0..Array::count(g)).step_by(PIECE).map(move |first| (g, first..(first + PIECE).min(g.count())));
+        let pieces: Vec<_> = held.iter().flat_map(pieces).collect();
+        let mut partial = vec![0.0; pieces.len()];
+        let work = partial.iter_mut().zip(&pieces).collect();
+        cpu::each(work, |(sum, (g, range)): (&mut f64, &(&Array, Range<usize>))| {
+            *sum = float!(g.dtype(), T => squares(&g.slice::<T>()[range.clone()]));
+        });
+        partial.iter().sum::<f64>().sqrt()
     }
 
     /// Whether there are numbers in them.
@@ -76,29 +87,25 @@ impl Gradients {
     }
 }
 
-/// The same elements, contiguous and referred to by nothing else.
+/// The same elements, contiguous, from their storage's start on, and referred to by nothing else.
 fn owned(array: Array) -> Array {
-    if array.contiguous() && array.unique() { array } else { tagged(Tag::Gradients, || array.to_owned()) }
+    if array.contiguous() && array.unique() && array.offset() == 0 {
+        array
+    } else {
+        tagged(Tag::Gradients, || array.to_owned())
+    }
 }
 
-/// Σ x², pieces of fixed size in order.
+/// Σ x² in double precision, on one thread.
 fn squares<T: Float>(x: &[T]) -> f64 {
-    const PIECE: usize = 32 * 1024;
-    let mut partial = vec![0.0; x.len().div_ceil(PIECE)];
-    cpu::blocks_into(&mut partial, 1, |i, sum| {
-        let x = &x[i * PIECE..((i + 1) * PIECE).min(x.len())];
-        sum[0] = cpu::simd(
-            #[inline(always)]
-            || {
-                let mut lanes = [0.0; 8];
-                for chunk in x.chunks(8) {
-                    for (lane, x) in lanes.iter_mut().zip(chunk) {
-                        *lane += x.to_f64() * x.to_f64();
-                    }
-                }
-                lanes.iter().sum::<f64>()
-            },
-        );
-    });
-    partial.iter().sum()
+    cpu::simd(
+        #[inline(always)]
+        || {
+            row::sum(
+                [x],
+                #[inline(always)]
+                |[x]| x.to_f64() * x.to_f64(),
+            )
+        },
+    )
 }

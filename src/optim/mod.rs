@@ -8,14 +8,13 @@ mod transform;
 pub use gpu::{Found, Numbers};
 pub use gradients::Gradients;
 pub use schedule::Schedule;
-pub use transform::{Adam, Chain, Momentum, Transform};
+pub use transform::{Adam, Chain, Momentum, Transform, Turn};
 
 use crate::autograd::LeafId;
 use crate::device::observe::{self, Stage};
-use crate::device::{Array, Device, Spec, Tag, cpu, tagged};
+use crate::device::{Array, Device, Spec, Tag, tagged};
 use crate::float;
-use crate::module::{Module, Parameter, Path};
-use crate::scalar::Float;
+use crate::module::{Module, Path};
 use crate::shape::Shape;
 use std::collections::BTreeMap;
 
@@ -114,18 +113,10 @@ impl Optimizer {
             return Stepped { norm, taken: false };
         }
         let factor = clip.filter(|&clip| norm > clip).map_or(1.0, |clip| clip / norm);
-        let mut gradients = gradients.into_map();
-        model.visit_mut(&Path::root(), &mut |path, parameter| {
-            if let Some(gradient) = gradients.remove(&parameter.id()) {
-                let path = path.to_string();
-                let (scale, decay) = self.group(&path, parameter.tensor().shape());
-                let state = self.state.get_mut(&path).expect("prepared above");
-                let kernels = |parameter: &mut Parameter| {
-                    let update = self.transform.update(step, state, gradient, factor);
-                    parameter.update(|weight| subtract(weight, &update, rate * scale, decay));
-                };
-                observe::launch("optimizer", Stage::Update, parameter, kernels, |p| vec![p.tensor().array()]);
-            }
+        let mut turns = turns(model, gradients, &mut self.state, &self.groups, rate);
+        let kernels = |turns: &mut Vec<Turn<'_>>| self.transform.step(step, factor, turns);
+        observe::launch("optimizer", Stage::Update, &mut turns, kernels, |turns| {
+            turns.iter().map(|turn| &*turn.weight).collect()
         });
         Stepped { norm, taken: true }
     }
@@ -141,50 +132,42 @@ impl Optimizer {
     ) {
         self.prepare(model);
         numbers.judge(&gradients, self.transform.decays().unwrap_or([0.5; 2]), loss);
-        let mut gradients = gradients.into_map();
-        model.visit_mut(&Path::root(), &mut |path, parameter| {
-            if let Some(gradient) = gradients.remove(&parameter.id()) {
-                let path = path.to_string();
-                let (scale, decay) = self.group(&path, parameter.tensor().shape());
-                let state = self.state.get_mut(&path).expect("prepared above");
-                let kernels = |parameter: &mut Parameter| {
-                    let update = self.transform.record(numbers, state, gradient, true);
-                    parameter.update(|weight| numbers.subtract(weight, &update, scale, decay));
-                };
-                observe::launch("optimizer", Stage::Update, parameter, kernels, |p| vec![p.tensor().array()]);
-            }
+        let mut turns = turns(model, gradients, &mut self.state, &self.groups, 1.0);
+        let kernels = |turns: &mut Vec<Turn<'_>>| self.transform.record_step(numbers, turns);
+        observe::launch("optimizer", Stage::Update, &mut turns, kernels, |turns| {
+            turns.iter().map(|turn| &*turn.weight).collect()
         });
     }
-
-    /// Factor on the learning rate and weight decay of a parameter.
-    fn group(&self, path: &str, shape: &Shape) -> (f64, f64) {
-        let group = self.groups.iter().find(|group| (group.takes)(path, shape));
-        group.map_or((1.0, 0.0), |group| (group.rate, group.decay))
-    }
 }
 
-/// `w -= rate (u + decay w)`.
-fn subtract(weight: &mut Array, update: &Array, rate: f64, decay: f64) {
-    if weight.device().computes() {
-        float!(weight.dtype(), T => subtract_as::<T>(weight, update, rate, decay));
-    }
-}
-
-fn subtract_as<T: Float>(weight: &mut Array, update: &Array, rate: f64, decay: f64) {
-    use crate::scalar::Real;
-    let (keep, rate) = (<T as Real>::of(1.0 - rate * decay), <T as Real>::of(rate));
-    let update = update.slice::<T>();
-    cpu::rows(weight.slice_mut::<T>(), 1, |first, w| {
-        let u = &update[first..first + w.len()];
-        cpu::simd(
-            #[inline(always)]
-            || {
-                for (w, u) in w.iter_mut().zip(u) {
-                    *w = *w * keep - rate * *u;
-                }
-            },
-        );
+/// Every parameter that has a gradient, with what its step needs.
+fn turns<'a>(
+    model: &'a mut dyn Module,
+    gradients: Gradients,
+    state: &'a mut BTreeMap<String, Vec<Array>>,
+    groups: &[Group],
+    rate: f64,
+) -> Vec<Turn<'a>> {
+    let mut gradients = gradients.into_map();
+    let mut state: BTreeMap<&str, &mut Vec<Array>> = state.iter_mut().map(|(path, arrays)| (&**path, arrays)).collect();
+    let mut turns = Vec::new();
+    model.visit_mut(&Path::root(), &mut |path, parameter| {
+        if let Some(gradient) = gradients.remove(&parameter.id()) {
+            let path = path.to_string();
+            let shape = *parameter.tensor().shape();
+            let group = groups.iter().find(|group| (group.takes)(&path, &shape));
+            let (scale, decay) = group.map_or((1.0, 0.0), |group| (group.rate, group.decay));
+            let state = state.remove(&*path).expect("prepared before");
+            turns.push(Turn {
+                weight: parameter.value_mut(),
+                gradient: Some(gradient),
+                state,
+                rate: rate * scale,
+                decay,
+            });
+        }
     });
+    turns
 }
 
 fn zeros(specs: &[Spec], device: &Device) -> Vec<Array> {

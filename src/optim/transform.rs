@@ -27,6 +27,25 @@ pub trait Transform: Send + Sync {
     fn record(&self, numbers: &Numbers, state: &mut [Array], gradient: Array, first: bool) -> Array {
         on_host(self, numbers, state, gradient, first)
     }
+
+    /// The step of all parameters, with `factor` on their gradients: each in turn by its update. A transform with a
+    /// kernel that goes over weight, gradient and state at once overrides it.
+    fn step(&self, step: u64, factor: f64, turns: &mut [Turn<'_>]) {
+        for turn in turns {
+            let gradient = turn.gradient.take().expect("one step for a gradient");
+            let update = self.update(step, turn.state, gradient, factor);
+            subtract(turn.weight, &update, turn.rate, turn.decay);
+        }
+    }
+
+    /// Records the same for a GPU; rates of `turns` are factors on the one that the device is given.
+    fn record_step(&self, numbers: &Numbers, turns: &mut [Turn<'_>]) {
+        for turn in turns {
+            let gradient = turn.gradient.take().expect("one step for a gradient");
+            let update = self.record(numbers, turn.state, gradient, true);
+            numbers.subtract(turn.weight, &update, turn.rate, turn.decay);
+        }
+    }
 }
 
 /// [`Transform::update`] for arrays of a GPU; where the device fails, nothing changes.
@@ -51,6 +70,43 @@ fn on_host(
     }
     float!(update.dtype(), T => gradient.fill_from(update.slice::<T>()));
     gradient
+}
+
+/// A parameter in a step.
+pub struct Turn<'a> {
+    /// Its value, which nothing else refers to.
+    pub weight: &'a mut Array,
+    /// Used up by the step.
+    pub gradient: Option<Array>,
+    /// As declared by [`Transform::state`].
+    pub state: &'a mut Vec<Array>,
+    /// Learning rate of its group.
+    pub rate: f64,
+    /// Decoupled weight decay of its group.
+    pub decay: f64,
+}
+
+/// `w -= rate (u + decay w)`.
+fn subtract(weight: &mut Array, update: &Array, rate: f64, decay: f64) {
+    if weight.device().computes() {
+        float!(weight.dtype(), T => subtract_as::<T>(weight, update, rate, decay));
+    }
+}
+
+fn subtract_as<T: Float>(weight: &mut Array, update: &Array, rate: f64, decay: f64) {
+    let (keep, rate) = (<T as Real>::of(1.0 - rate * decay), <T as Real>::of(rate));
+    let update = update.slice::<T>();
+    cpu::rows(weight.slice_mut::<T>(), 1, |first, w| {
+        let u = &update[first..first + w.len()];
+        cpu::simd(
+            #[inline(always)]
+            || {
+                for (w, u) in w.iter_mut().zip(u) {
+                    *w = *w * keep - rate * *u;
+                }
+            },
+        );
+    });
 }
 
 /// Adam (Kingma & Ba 2015): m̂ / (√v̂ + ε) with both means corrected for their start at zero. With decoupled weight
@@ -82,7 +138,12 @@ impl Transform for Adam {
 
     fn update(&self, step: u64, state: &mut [Array], mut gradient: Array, factor: f64) -> Array {
         if gradient.device().computes() {
-            float!(gradient.dtype(), T => self.kernel::<T>(step, state, &mut gradient, factor));
+            float!(gradient.dtype(), T => {
+                let formula = Formula::<T>::new(self, step, factor);
+                let [m, v] = state else { unreachable!("two slots") };
+                let pieces = pieces([gradient.slice_mut(), m.slice_mut(), v.slice_mut()]);
+                cpu::each(pieces.collect(), |[g, m, v]| formula.write([m, v], g));
+            });
         }
         gradient
     }
@@ -95,29 +156,96 @@ impl Transform for Adam {
         Adam::record(self, numbers, state, &mut gradient, first);
         gradient
     }
+
+    fn step(&self, step: u64, factor: f64, turns: &mut [Turn<'_>]) {
+        for turns in turns.chunk_by_mut(|a, b| a.weight.dtype() == b.weight.dtype()) {
+            if turns[0].weight.device().computes() {
+                float!(turns[0].weight.dtype(), T => Formula::<T>::new(self, step, factor).step(turns));
+            }
+        }
+    }
+
+    fn record_step(&self, numbers: &Numbers, turns: &mut [Turn<'_>]) {
+        for turn in turns {
+            let mut gradient = turn.gradient.take().expect("one step for a gradient");
+            self.record_adamw(numbers, turn, &mut gradient);
+        }
+    }
 }
 
-impl Adam {
-    fn kernel<T: Float>(&self, step: u64, state: &mut [Array], gradient: &mut Array, factor: f64) {
+/// Corresponding pieces of arrays, small enough to share the work out well.
+fn pieces<const N: usize, T>(arrays: [&mut [T]; N]) -> impl Iterator<Item = [&mut [T]; N]> {
+    let mut rest = arrays;
+    std::iter::from_fn(move || {
+        let size = cpu::rows_per_piece(1).min(rest[0].len());
+        let piece = rest.each_mut().map(|rest| rest.split_off_mut(..size).expect("all of one length"));
+        (size > 0).then_some(piece)
+    })
+}
+
+/// Adam's constants at one step.
+struct Formula<T> {
+    decays: [T; 2],
+    shares: [T; 2],
+    /// Corrections of both means for their start at zero: the first's, and the root of the second's.
+    corrections: [T; 2],
+    epsilon: T,
+    /// On gradients.
+    factor: T,
+}
+
+impl<T: Float> Formula<T> {
+    fn new(adam: &Adam, step: u64, factor: f64) -> Self {
         let t = step as i32 + 1;
-        let of = <T as Real>::of;
-        let (b1, b2, epsilon, factor) = (of(self.beta1), of(self.beta2), of(self.epsilon), of(factor));
-        let (c1, c2) = (of(1.0 - self.beta1), of(1.0 - self.beta2));
-        let first = of(1.0 / (1.0 - self.beta1.powi(t)));
-        let second = of(1.0 / (1.0 - self.beta2.powi(t)).sqrt());
-        let [m, v] = state else { unreachable!("two slots") };
-        let size = cpu::rows_per_piece(1);
-        let slices = [gradient.slice_mut::<T>(), m.slice_mut::<T>(), v.slice_mut::<T>()];
-        let pieces = slices[0].len().div_ceil(size);
-        cpu::split(pieces, slices.map(|slice| (slice, size)), |_, [g, m, v]| {
+        let betas = [adam.beta1, adam.beta2];
+        let [first, second] = betas.map(|beta| 1.0 / (1.0 - beta.powi(t)));
+        Formula {
+            decays: betas.map(T::of),
+            shares: betas.map(|beta| T::of(1.0 - beta)),
+            corrections: [T::of(first), T::of(second.sqrt())],
+            epsilon: T::of(adam.epsilon),
+            factor: T::of(factor),
+        }
+    }
+
+    /// The update of one number; moves its means.
+    #[inline(always)]
+    fn update(&self, g: T, m: &mut T, v: &mut T) -> T {
+        let scaled = g * self.factor;
+        *m = self.decays[0] * *m + self.shares[0] * scaled;
+        *v = self.decays[1] * *v + self.shares[1] * scaled * scaled;
+        *m * self.corrections[0] / (v.sqrt() * self.corrections[1] + self.epsilon)
+    }
+
+    /// Writes updates over gradients.
+    fn write(&self, [m, v]: [&mut [T]; 2], g: &mut [T]) {
+        cpu::simd(
+            #[inline(always)]
+            || {
+                for ((g, m), v) in g.iter_mut().zip(m).zip(v) {
+                    *g = self.update(*g, m, v);
+                }
+            },
+        );
+    }
+
+    /// Takes the step of all parameters: one pass, in pieces that go to any thread.
+    fn step(&self, turns: &mut [Turn<'_>]) {
+        let gradients: Vec<Array> = turns.iter_mut().filter_map(|turn| turn.gradient.take()).collect();
+        let mut all = Vec::new();
+        for (turn, gradient) in turns.iter_mut().zip(&gradients) {
+            let [m, v] = &mut turn.state[..] else { unreachable!("two slots") };
+            let size = cpu::rows_per_piece(1);
+            let arrays = pieces([turn.weight.slice_mut(), m.slice_mut(), v.slice_mut()]);
+            let (keep, rate) = (T::of(1.0 - turn.rate * turn.decay), T::of(turn.rate));
+            all.extend(arrays.zip(gradient.slice::<T>().chunks(size)).map(|(arrays, g)| (arrays, g, keep, rate)));
+        }
+        cpu::each(all, |([w, m, v], g, keep, rate)| {
             cpu::simd(
                 #[inline(always)]
                 || {
-                    for ((g, m), v) in g.iter_mut().zip(m).zip(v) {
-                        let scaled = *g * factor;
-                        *m = b1 * *m + c1 * scaled;
-                        *v = b2 * *v + c2 * scaled * scaled;
-                        *g = *m * first / (v.sqrt() * second + epsilon);
+                    for (((w, m), v), g) in w.iter_mut().zip(m).zip(v).zip(g) {
+                        *w = *w * keep - rate * self.update(*g, m, v);
                     }
                 },
             );
@@ -222,5 +350,40 @@ mod tests {
         let mut step = |gradient: f64| chain.update(0, &mut state, one(gradient), 2.0).slice::<f64>()[0];
         assert_eq!(step(1.0), 2.0); // first link 2, second 2
         assert_eq!(step(1.0), 3.5); // first link 1 + 2, second 0.5 + 3
+    }
+
+    /// Adam's own step, over all parameters at once, gives the bits of update and subtraction one after the other.
+    #[test]
+    fn adam_in_one_pass_is_adam_in_two() {
+        let device = Device::cpu();
+        let sizes = [3, 1, 40_000, 0, 17];
+        let array = |k: usize, i: usize| {
+            let values: Vec<f32> = (0..sizes[i]).map(|j| ((j * 7 + k * 13 + i) % 101) as f32 / 50.0 - 1.0).collect();
+            device.upload(&values, [sizes[i]].into())
+        };
+        let run = |transform: &dyn Transform| {
+            let mut weights: Vec<Array> = (0..sizes.len()).map(|i| array(0, i)).collect();
+            let mut state: Vec<Vec<Array>> = (0..sizes.len()).map(|i| vec![zeros(sizes[i]), zeros(sizes[i])]).collect();
+            for step in 0..3 {
+                let turn = |(i, (weight, state))| Turn {
+                    weight,
+                    gradient: Some(array(step + 1, i)),
+                    state,
+                    rate: 0.1,
+                    decay: 0.01 * i as f64,
+                };
+                let mut turns: Vec<Turn<'_>> = weights.iter_mut().zip(&mut state).enumerate().map(turn).collect();
+                transform.step(step as u64, 0.5, &mut turns);
+            }
+            weights.iter().chain(state.iter().flatten()).flat_map(|x| x.slice::<f32>().to_vec()).collect::<Vec<f32>>()
+        };
+        let at_once = run(&Adam::default());
+        assert_eq!(at_once, run(&Chain(vec![Box::new(Adam::default())])));
+        assert_eq!(at_once.len(), 3 * sizes.iter().sum::<usize>());
+        assert_ne!(at_once[0], array(0, 0).slice::<f32>()[0]);
+    }
+
+    fn zeros(count: usize) -> Array {
+        Device::cpu().upload(&vec![0.0_f32; count], [count].into())
     }
 }

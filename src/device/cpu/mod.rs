@@ -5,7 +5,7 @@ pub mod row;
 mod split;
 
 pub use gemm::{Matrix, Start, matmul};
-pub use split::{blocks_into, rows, rows_per_piece, split, sum_rows, summed_rows};
+pub use split::{blocks_into, each, rows, rows_per_piece, split, sum_rows, summed_rows};
 
 /// Runs `f` compiled for the widest SIMD this processor has. Mark `f`, and what it calls, `#[inline(always)]`:
 /// only code inlined here is compiled so.

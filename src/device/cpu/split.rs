@@ -23,6 +23,14 @@ pub fn blocks_into<T: Send>(out: &mut [T], size: usize, f: impl Fn(usize, &mut [
     out.par_chunks_mut(size).enumerate().for_each(|(i, piece)| f(i, piece));
 }
 
+/// Calls `f` for every piece, in parallel.
+pub fn each<P: Send>(pieces: Vec<P>, f: impl Fn(P) + Sync + Send) {
+    if pieces.len() > 1 {
+        return pieces.into_par_iter().for_each(f);
+    }
+    pieces.into_iter().for_each(f);
+}
+
 /// Calls `f(first_row, rows)` for groups of rows of `out`, each `width` long, in parallel.
 pub fn rows<T: Send>(out: &mut [T], width: usize, f: impl Fn(usize, &mut [T]) + Sync + Send) {
     if width == 0 {

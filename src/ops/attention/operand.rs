@@ -35,11 +35,22 @@ impl<'a, T: Float> Heads<'a, T> {
             rest.fill(T::zero());
             let data = &self.data[batch * self.steps[0] + (first + i) * self.steps[1] + head * self.steps[2]..];
             match self.steps[3] {
-                1 => row.copy_from_slice(&data[..row.len()]),
+                1 => copy(&data[..row.len()], row),
                 step => row.iter_mut().enumerate().for_each(|(d, x)| *x = data[d * step]),
             }
         }
     }
+}
+
+/// Copies a row. Rows of heads are so short that calls of the library's copy would take as long as what they copy.
+#[inline]
+pub(super) fn copy<T: Copy>(from: &[T], to: &mut [T]) {
+    let (from, from_rest) = from.as_chunks::<LANES>();
+    let (to, to_rest) = to.as_chunks_mut::<LANES>();
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = *from;
+    }
+    to_rest.iter_mut().zip(from_rest).for_each(|(to, from)| *to = *from);
 }
 
 /// The transpose of packed rows, times `scale`: [keys, lanes] to [dim, keys].

@@ -1,5 +1,6 @@
 //! Results, written by several tasks at the same time.
 
+use super::operand::copy;
 use super::sizes::Sizes;
 use crate::device::Array;
 use crate::scalar::Float;
@@ -50,7 +51,7 @@ impl<'a, T: Float> Packed<'a, T> {
         for (i, row) in rows.chunks_exact(s.lanes).enumerate().take(s.time - first) {
             let start = ((batch * s.time + first + i) * self.slots + slot) * s.dim;
             // SAFETY: one task computes each query of a head, each (batch, key head) and each (batch, value head).
-            unsafe { self.data.part(start, s.dim) }.copy_from_slice(&row[..s.dim]);
+            copy(&row[..s.dim], unsafe { self.data.part(start, s.dim) });
         }
     }
 }
