@@ -120,6 +120,26 @@ impl Ledger {
         counts.peak = counts.live;
     }
 
+    /// The peak while `f` runs, which counts for the present interval too.
+    #[cfg(feature = "gpu")]
+    pub(super) fn peak_of<R>(&self, f: impl FnOnce() -> R) -> (R, Bytes) {
+        let before = self.peak();
+        self.reset_peak();
+        let result = f();
+        let peak = self.peak();
+        self.raise(before);
+        (result, peak)
+    }
+
+    /// Counts a peak that was reached without asking for storages, as when recorded commands use theirs again.
+    #[cfg(feature = "gpu")]
+    pub(super) fn raise(&self, peak: Bytes) {
+        let mut counts = self.counts();
+        if peak.total() > counts.peak.total() {
+            counts.peak = peak;
+        }
+    }
+
     pub(super) fn add(&self, tag: Tag, bytes: usize) {
         let mut counts = self.counts();
         counts.live.0[tag as usize] += bytes as u64;

@@ -158,7 +158,9 @@ impl Device {
     pub(crate) fn capture<R>(&self, f: impl FnOnce() -> R) -> (R, Option<Recording>) {
         #[cfg(feature = "gpu")]
         if let Some(gpu) = self.gpu() {
-            return gpu.capture(f);
+            let ((result, mut recording), peak) = self.ledger().peak_of(|| gpu.capture(f));
+            recording.iter_mut().for_each(|recording| recording.peak = peak);
+            return (result, recording);
         }
         (f(), None)
     }
@@ -168,6 +170,7 @@ impl Device {
     pub(crate) fn replay(&self, recording: &Recording) -> bool {
         #[cfg(feature = "gpu")]
         if let Some(gpu) = self.gpu() {
+            self.ledger().raise(recording.peak);
             return gpu.replay(recording);
         }
         let _ = recording;

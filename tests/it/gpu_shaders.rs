@@ -1,7 +1,7 @@
 //! Every shader with every set of names in use: valid, and written out for Vulkan, Metal and DirectX. Which kernels there
 //! are is what the null device would have run; no adapter is needed.
 
-use eckart::autograd::{jvp, vjp};
+use eckart::autograd::{hvp, jvp, vjp};
 use eckart::device::gpu::shader;
 use eckart::device::kernel::KernelKey;
 use eckart::nn::{Arch, Model, ModelConfig, Pass};
@@ -30,6 +30,15 @@ fn run_samples(device: &Device) {
             vjp(&y, &y.ones_like(), &moving, false);
             let along = ins.iter().zip(&moves).map(|(x, moves)| moves.then(|| x.ones_like())).collect();
             jvp(apply, &ins, &[along]);
+            let x: Vec<Tensor> = ins.iter().zip(&moves).filter(|(_, moves)| **moves).map(|(x, _)| x.clone()).collect();
+            let square = |x: &[Tensor]| {
+                let mut x = x.iter();
+                let with =
+                    |(fixed, &moves): (&Tensor, &bool)| if moves { x.next().unwrap().clone() } else { fixed.clone() };
+                let y = apply(&ins.iter().zip(&moves).map(with).collect::<Vec<_>>());
+                (&y * &y).sum_all()
+            };
+            hvp(square, &x, &[x.iter().map(|x| Some(x.ones_like())).collect()]);
         }
     }
 }

@@ -16,6 +16,8 @@ mod gpu_index;
 #[cfg(feature = "gpu")]
 mod gpu_matmul;
 #[cfg(feature = "gpu")]
+mod gpu_ops;
+#[cfg(feature = "gpu")]
 mod gpu_rows;
 #[cfg(feature = "gpu")]
 mod gpu_shaders;

@@ -2,12 +2,15 @@
 
 use super::recorder::{self, Command};
 use super::{Gpu, locked};
+use crate::device::Bytes;
 use std::time::Instant;
 
 /// Commands with the storages they refer to.
 pub(crate) struct Recording {
     commands: Vec<Command>,
     generation: u64,
+    /// What was live at most while it was recorded, and is in use again whenever it is replayed.
+    pub peak: Bytes,
 }
 
 impl Gpu {
@@ -21,7 +24,7 @@ impl Gpu {
         };
         let result = f();
         let commands = locked(&self.state).capture.take().filter(|_| !self.faulty());
-        (result, commands.map(|commands| Recording { commands, generation }))
+        (result, commands.map(|commands| Recording { commands, generation, peak: Bytes::default() }))
     }
 
     /// Hands a recording over again. False, and nothing done, if storages it refers to went back to the driver.
