@@ -21,7 +21,7 @@ impl Rows {
     /// Rows of `x`, which `others` are read along with: arrays like it, or a row for all.
     pub fn new(x: &Array, others: &[&Array]) -> Rows {
         let columns = x.shape().last_size();
-        let whole = columns % 4 == 0 && x.offset() % 4 == 0 && others.iter().all(|x| x.offset() % 4 == 0);
+        let whole = columns.is_multiple_of(4) && x.offset().is_multiple_of(4) && others.iter().all(|x| x.offset() % 4 == 0);
         let pack = if whole { 4 } else { 1 };
         let lanes = power_of_four((columns / pack).div_ceil(4));
         Rows { rows: x.count() / columns.max(1), columns, pack, lanes, lane_step: 1 }

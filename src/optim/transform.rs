@@ -167,8 +167,8 @@ impl Transform for Adam {
 
     fn record_step(&self, numbers: &Numbers, turns: &mut [Turn<'_>]) {
         for turn in turns {
-            let mut gradient = turn.gradient.take().expect("one step for a gradient");
-            self.record_adamw(numbers, turn, &mut gradient);
+            let gradient = turn.gradient.take().expect("one step for a gradient");
+            self.record_adamw(numbers, turn, &gradient);
         }
     }
 }

@@ -90,7 +90,7 @@ impl<'a> Operand<'a> {
     fn load(&self) -> Load {
         let fours = |steps: &[usize]| steps.iter().all(|step| step % 4 == 0);
         match self {
-            _ if !fours(&self.batch) || self.array.offset() % 4 != 0 => Load::Any,
+            _ if !fours(&self.batch) || !self.array.offset().is_multiple_of(4) => Load::Any,
             _ if self.k == 1 && fours(&[self.row]) => Load::AlongK,
             _ if self.row == 1 && fours(&[self.k]) => Load::AlongRows,
             _ => Load::Any,
@@ -205,8 +205,8 @@ impl<'a> Product<'a> {
     /// How it writes.
     fn store(&self) -> &'static str {
         match self.result {
-            [_, 1] if self.size.n % 4 == 0 => "store_rows",
-            [1, _] if self.size.m % 4 == 0 => "store_columns",
+            [_, 1] if self.size.n.is_multiple_of(4) => "store_rows",
+            [1, _] if self.size.m.is_multiple_of(4) => "store_columns",
             _ => "store_any",
         }
     }

@@ -138,7 +138,7 @@ fn run(join: Join, x: &Array, [kept, gone]: [Dims; 2], y: &mut Array, scale: f64
         let split = Split::columns(results, length);
         return in_parts(join, ("strided", split, true), x, x.offset(), [&kept, &gone], y, scale);
     }
-    let fours = gone.gathered_in_fours().zip(kept.in_fours()).filter(|_| x.offset() % 4 == 0);
+    let fours = gone.gathered_in_fours().zip(kept.in_fours()).filter(|_| x.offset().is_multiple_of(4));
     match fours {
         Some((gone, kept)) => {
             let split = Split::rows(results, gone.count());
