@@ -194,12 +194,12 @@ impl Gpu {
         let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
         let buffer =
             self.device.create_buffer(&BufferDescriptor { label: None, size: bytes, usage, mapped_at_creation: false });
-        let failed =
-            scopes.into_iter().rev().fold(false, |failed, scope| pollster::block_on(scope.pop()).is_some() || failed);
+        // Scopes are left in the reverse order, all of them.
+        let errors = scopes.into_iter().rev().filter_map(|scope| pollster::block_on(scope.pop())).count();
         let mut state = locked(&self.state);
         state.counters.buffers += 1;
         state.counters.bytes_allocated += bytes;
-        (!failed).then_some(buffer)
+        (errors == 0).then_some(buffer)
     }
 
     /// Notes an op that ran on the host.
