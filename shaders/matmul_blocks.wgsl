@@ -106,6 +106,9 @@ fn a_block(at: u32, i: u32, l: u32, end: u32) -> mat4x4<f32> {
     if (l + 4u <= end) {
         return LOAD_A(at, i, l, end);
     }
+    if (l >= end) {
+        return mat4x4<f32>();
+    }
     return a_any(at, i, l, end);
 }
 
@@ -143,6 +146,9 @@ fn b_along_rows(at: u32, j: u32, l: u32, end: u32) -> mat4x4<f32> {
 fn b_block(at: u32, j: u32, l: u32, end: u32) -> mat4x4<f32> {
     if (l + 4u <= end) {
         return LOAD_B(at, j, l, end);
+    }
+    if (l >= end) {
+        return mat4x4<f32>();
     }
     return b_any(at, j, l, end);
 }

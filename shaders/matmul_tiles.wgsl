@@ -49,16 +49,12 @@ fn fill(job: Job, thread: u32, l: u32) {
     }
 }
 
-// The `four`th four of rows or columns in place `l` of the tile.
-fn read_a(four: u32, quarter: u32) -> mat4x4<f32> {
-    let fours = ROWS / 4u;
-    let first = 4u * quarter * fours + turned(four, quarter, fours);
-    return mat4x4(tile_a[first], tile_a[first + fours], tile_a[first + 2u * fours], tile_a[first + 3u * fours]);
+// Where a thread's fours are in places from 4 `quarter` on; a place further on is `ROWS / 4` or `COLUMNS / 4` later.
+fn start_a(four: u32, quarter: u32) -> u32 {
+    return quarter * ROWS + turned(four, quarter, ROWS / 4u);
 }
-fn read_b(four: u32, quarter: u32) -> mat4x4<f32> {
-    let fours = COLUMNS / 4u;
-    let first = 4u * quarter * fours + turned(four, quarter, fours);
-    return mat4x4(tile_b[first], tile_b[first + fours], tile_b[first + 2u * fours], tile_b[first + 3u * fours]);
+fn start_b(four: u32, quarter: u32) -> u32 {
+    return quarter * COLUMNS + turned(four, quarter, COLUMNS / 4u);
 }
 
 @compute @workgroup_size(THREADS)
@@ -72,12 +68,19 @@ fn small(
     let job = job_of(group, ROWS, COLUMNS);
     let row = thread / WIDE;
     let column = thread % WIDE;
+    let down = ROWS / 4u;
+    let right = COLUMNS / 4u;
     var c = mat4x4<f32>();
     for (var l = job.first; l < job.end; l += 16u) {
         fill(job, thread, l);
         workgroupBarrier();
         for (var quarter = 0u; quarter < 4u; quarter++) {
-            c = multiplied(c, read_a(row, quarter), read_b(column, quarter));
+            let a = start_a(row, quarter);
+            let b = start_b(column, quarter);
+            c = outer(c, tile_a[a], tile_b[b]);
+            c = outer(c, tile_a[a + down], tile_b[b + right]);
+            c = outer(c, tile_a[a + 2u * down], tile_b[b + 2u * right]);
+            c = outer(c, tile_a[a + 3u * down], tile_b[b + 3u * right]);
         }
         workgroupBarrier();
     }
@@ -85,6 +88,19 @@ fn small(
 }
 
 // A thread's blocks lie half a tile apart, so that neighbours read neighbouring fours.
+struct Sums {
+    c00: mat4x4<f32>, c01: mat4x4<f32>, c10: mat4x4<f32>, c11: mat4x4<f32>,
+}
+
+// Half a tile is a multiple of eight fours, beyond what `turned` changes.
+fn place(c: Sums, a: u32, b: u32) -> Sums {
+    let a0 = tile_a[a];
+    let a1 = tile_a[a + ROWS / 8u];
+    let b0 = tile_b[b];
+    let b1 = tile_b[b + COLUMNS / 8u];
+    return Sums(outer(c.c00, a0, b0), outer(c.c01, a0, b1), outer(c.c10, a1, b0), outer(c.c11, a1, b1));
+}
+
 @compute @workgroup_size(THREADS)
 fn large(
     @builtin(local_invocation_index) thread: u32,
@@ -96,26 +112,23 @@ fn large(
     let job = job_of(group, ROWS, COLUMNS);
     let row = thread / WIDE;
     let column = thread % WIDE;
-    var c00 = mat4x4<f32>();
-    var c01 = mat4x4<f32>();
-    var c10 = mat4x4<f32>();
-    var c11 = mat4x4<f32>();
+    let down = ROWS / 4u;
+    let right = COLUMNS / 4u;
+    var c = Sums();
     for (var l = job.first; l < job.end; l += 16u) {
         fill(job, thread, l);
         workgroupBarrier();
         for (var quarter = 0u; quarter < 4u; quarter++) {
-            let a0 = read_a(row, quarter);
-            let a1 = read_a(row + ROWS / 8u, quarter);
-            let b0 = read_b(column, quarter);
-            let b1 = read_b(column + COLUMNS / 8u, quarter);
-            c00 = multiplied(c00, a0, b0);
-            c01 = multiplied(c01, a0, b1);
-            c10 = multiplied(c10, a1, b0);
-            c11 = multiplied(c11, a1, b1);
+            let a = start_a(row, quarter);
+            let b = start_b(column, quarter);
+            c = place(c, a, b);
+            c = place(c, a + down, b + right);
+            c = place(c, a + 2u * down, b + 2u * right);
+            c = place(c, a + 3u * down, b + 3u * right);
         }
         workgroupBarrier();
     }
     let i = job.row * ROWS + 4u * row;
     let j = job.column * COLUMNS + 4u * column;
-    store_blocks(job.y, i, j, ROWS / 2u, COLUMNS / 2u, c00, c01, c10, c11);
+    store_blocks(job.y, i, j, ROWS / 2u, COLUMNS / 2u, c.c00, c.c01, c.c10, c.c11);
 }

@@ -2,7 +2,7 @@
 
 use eckart::ops::Input;
 use eckart::ops::matmul::{Family, gpu_product};
-use eckart::{DType, Device, Seed, Shape, Tensor};
+use eckart::{DType, Device, Seed, Shape, Tag, Tensor};
 use std::sync::OnceLock;
 
 /// One device for all of them: kernels are compiled once.
@@ -184,4 +184,15 @@ fn linear_maps_stay_on_the_gpu() {
     for (first, second) in first.iter().zip(&second) {
         assert_eq!(numbers(first), numbers(second));
     }
+}
+
+/// What parts of k need is counted where nothing is computed, so that it is planned.
+#[test]
+fn parts_are_planned() {
+    let device = Device::null_gpu();
+    let of = |shape: [usize; 2]| Tensor::zeros(shape, DType::F32, &device).contiguous();
+    let (a, b) = (of([8, 100_000]), of([100_000, 8]));
+    drop(a.matmul(&b));
+    let workspace = device.ledger().peak().by_tag().find(|(tag, _)| *tag == Tag::Workspace).map(|(_, bytes)| bytes);
+    assert!(workspace >= Some(2 * 8 * 8 * 4), "{workspace:?} bytes of workspace");
 }

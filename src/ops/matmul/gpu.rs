@@ -177,13 +177,13 @@ impl<'a> Product<'a> {
         kernel.name("LOAD_A", "a_any").name("LOAD_B", "b_any").name("STORE", "store_any")
     }
 
-    /// By fours only if both operands lie so: as many kernels as that makes are enough for a host to compile.
+    /// By fours only if both operands lie so: a host should not have to compile more kernels than that makes.
     fn direct(&self) -> Kernel<'a> {
         let kernel = Kernel::new("matmul_direct", "direct").name("THREADS", DIRECT_THREADS);
         let fours = [self.left, self.right].iter().all(|operand| operand.load() != Load::Any);
         let kernel = kernel.name("FOURS", fours);
         match fours {
-            true => self.loads(kernel).name("STORE", "store_any"),
+            true => self.loads(kernel).name("STORE", self.store()),
             false => self.anyhow(kernel),
         }
     }

@@ -79,9 +79,10 @@ impl Plan {
                 Plan { side, ..plan }.split(size.k, DIRECT_BUSY / threads, DIRECT_DEPTH, 4)
             }
             Family::Narrow => {
-                // Lanes go where the operand lies together.
+                // Threads go where the operand lies together, and where there is work for them.
                 let most = if along_k[usize::from(swap)] { 4 } else { 32 };
-                let side = size.m.div_ceil(4).next_power_of_two().min(most);
+                let deep = size.k.div_ceil(4).next_power_of_two().min(256);
+                let side = size.m.div_ceil(4).next_power_of_two().min(most).max(256 / deep);
                 let groups = size.m.div_ceil(4 * side) * size.batches;
                 let round = 4 * (256 / side);
                 Plan { side, ..plan }.split(size.k, NARROW_GROUPS / groups, 4 * round, round)
@@ -119,5 +120,41 @@ impl Family {
     /// Blocks of four by four that a thread sums in each direction.
     pub(super) fn blocks(self) -> usize {
         TILES.into_iter().find(|tile| tile.0 == self).map_or(1, |tile| tile.1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(m: usize, k: usize, n: usize) -> Plan {
+        Plan::choose(&Size { m, n, k, batches: 1 }, [true, false], false)
+    }
+
+    #[test]
+    fn kernels_fit_shapes() {
+        let family = |m, k, n| chosen(m, k, n).family;
+        assert_eq!(family(4096, 4096, 4096), Family::Tiles(128, 128));
+        assert_eq!(family(16384, 8, 4096), Family::Tiles(128, 128));
+        assert_eq!(family(200, 200, 200), Family::Tiles(32, 32));
+        assert_eq!(family(4096, 4096, 16), Family::Tiles(64, 16));
+        assert_eq!(family(8, 4096, 4096), Family::Narrow);
+        assert_eq!(family(4096, 4096, 1), Family::Narrow);
+        let host = Plan::choose(&Size { m: 512, n: 512, k: 512, batches: 1 }, [true; 2], true);
+        assert_eq!(host.family, Family::Direct);
+    }
+
+    /// A short side is that of columns, long products are cut, and parts are whole fours and cover k.
+    #[test]
+    fn parts_cover_k() {
+        assert!(chosen(8, 16384, 4096).swap && !chosen(4096, 16384, 8).swap);
+        for (m, k, n) in [(8, 16384, 4096), (64, 100_001, 64), (1, 1_000_000, 1), (768, 5000, 768), (20, 9000, 16)] {
+            for software in [false, true] {
+                let plan = Plan::choose(&Size { m, n, k, batches: 1 }, [true; 2], software);
+                assert!(plan.parts <= MOST_PARTS && plan.depth % 4 == 0, "{m} {k} {n}: {plan:?}");
+                assert!((plan.parts - 1) * plan.depth < k && k <= plan.parts * plan.depth, "{m} {k} {n}: {plan:?}");
+                assert!(plan.parts > 1 || m == 768, "{m} {k} {n}: {plan:?}");
+            }
+        }
     }
 }
