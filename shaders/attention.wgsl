@@ -76,7 +76,7 @@ fn forward(
     }
     sum = row_sums(sum, at);
     let share = select(vec4(0.0), 1.0 / sum, sum > vec4(0.0));
-    let out = dense(0u, work.batch, work.head, p.heads);
+    let out = dense(0u, 0u, work.batch, work.head, p.heads);
     for (var s = 0u; s < SLOTS; s++) {
         store(out, times_rows(y[s], share), row, work.first + s * 32u, at);
     }

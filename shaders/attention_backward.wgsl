@@ -50,10 +50,10 @@ fn queries(
     let q = packed(QKV, work.batch, work.head);
     let k = packed(QKV, work.batch, key_slot(kv));
     let v = packed(QKV, work.batch, value_slot(kv));
-    let c = dense(COTANGENT, work.batch, work.head, p.heads);
+    let c = dense(COTANGENT, p.cotangent, work.batch, work.head, p.heads);
     let masks = mask_of(work.batch, work.head);
     let sums = four(of_rows(LSE, work.batch, work.head), row + at.y, 16u, 0u);
-    let mean = means_of(c, dense(Y, work.batch, work.head, p.heads), row, at);
+    let mean = means_of(c, dense(Y, 0u, work.batch, work.head, p.heads), row, at);
     if (work.first == 0u) {
         store_rows(of_rows(MEANS, work.batch, work.head), mean, row, at);
     }
@@ -67,7 +67,7 @@ fn queries(
         let probable = probabilities(scores, row, column, sums, false, masks, at);
         accumulate(&dq, times(probable, minus_rows(a, mean)) * p.scale, k, column, work.first, at);
     }
-    let out = dense(0u, work.batch, work.head, slots());
+    let out = dense(0u, 0u, work.batch, work.head, slots());
     for (var s = 0u; s < SLOTS; s++) {
         store(out, dq[s], row, work.first + s * 32u, at);
     }
@@ -107,7 +107,7 @@ fn keys(
     for (var i = 0u; i < group_size; i++) {
         let head = work.head * group_size + i;
         let q = packed(QKV, work.batch, head);
-        let c = dense(COTANGENT, work.batch, head, p.heads);
+        let c = dense(COTANGENT, p.cotangent, work.batch, head, p.heads);
         let masks = mask_of(work.batch, head);
         for (var column = seen_from(row); column < p.time; column += COLUMNS) {
             let scores = product(mat4x4<f32>(), k, row, q, column, at);
@@ -119,8 +119,8 @@ fn keys(
             accumulate(&dk, times(probable, minus_columns(a, mean)) * p.scale, q, column, work.first, at);
         }
     }
-    let dk_out = dense(0u, work.batch, key_slot(work.head), slots());
-    let dv_out = dense(0u, work.batch, value_slot(work.head), slots());
+    let dk_out = dense(0u, 0u, work.batch, key_slot(work.head), slots());
+    let dv_out = dense(0u, 0u, work.batch, value_slot(work.head), slots());
     for (var s = 0u; s < SLOTS; s++) {
         store(dk_out, dk[s], row, work.first + s * 32u, at);
         store(dv_out, dv[s], row, work.first + s * 32u, at);

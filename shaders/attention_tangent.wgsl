@@ -51,9 +51,9 @@ fn forward(
     let q = packed(QKV, work.batch, work.head);
     let k = packed(QKV, work.batch, key_slot(kv));
     let v = packed(QKV, work.batch, value_slot(kv));
-    let q_dot = dense(QKV_DOT, work.batch, work.head, slots());
-    let k_dot = dense(QKV_DOT, work.batch, key_slot(kv), slots());
-    let v_dot = dense(QKV_DOT, work.batch, value_slot(kv), slots());
+    let q_dot = dense(QKV_DOT, p.qkv_dot, work.batch, work.head, slots());
+    let k_dot = dense(QKV_DOT, p.qkv_dot, work.batch, key_slot(kv), slots());
+    let v_dot = dense(QKV_DOT, p.qkv_dot, work.batch, value_slot(kv), slots());
     let masks = mask_of(work.batch, work.head);
     let sums = four(of_rows(LSE, work.batch, work.head), row + at.y, 16u, 0u);
     var mean = vec4(0.0);
@@ -72,7 +72,7 @@ fn forward(
         accumulate(&y_dot, probable, v_dot, column, work.first, at);
     }
     mean = row_sums(mean, at);
-    let out = dense(0u, work.batch, work.head, p.heads);
+    let out = dense(0u, 0u, work.batch, work.head, p.heads);
     for (var s = 0u; s < SLOTS; s++) {
         let first = work.first + s * 32u;
         store(out, y_dot[s] - drift(out, mean, row, first, at), row, first, at);

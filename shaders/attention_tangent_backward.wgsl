@@ -35,11 +35,14 @@ fn load(source: u32, i: u32) -> f32 {
 struct Moving { x: Head, dot: Head }
 
 fn moving(batch: u32, slot: u32) -> Moving {
-    return Moving(packed(QKV, batch, slot), dense(QKV_DOT, batch, slot, slots()));
+    return Moving(packed(QKV, batch, slot), dense(QKV_DOT, p.qkv_dot, batch, slot, slots()));
 }
 
 fn moving_cotangent(batch: u32, head: u32) -> Moving {
-    return Moving(dense(COTANGENT, batch, head, p.heads), dense(COTANGENT_DOT, batch, head, p.heads));
+    return Moving(
+        dense(COTANGENT, p.cotangent, batch, head, p.heads),
+        dense(COTANGENT_DOT, p.cotangent_dot, batch, head, p.heads),
+    );
 }
 
 // The tangent of a product.
@@ -161,7 +164,7 @@ fn queries(
         accumulate(&dq, w.g_dot, k.x, column, work.first, at);
         accumulate(&dq, w.g, k.dot, column, work.first, at);
     }
-    let out = dense(0u, work.batch, work.head, slots());
+    let out = dense(0u, 0u, work.batch, work.head, slots());
     for (var s = 0u; s < SLOTS; s++) {
         store(out, dq[s], row, work.first + s * 32u, at);
     }
@@ -207,8 +210,8 @@ fn keys(
             accumulate(&dk, w.g, q.dot, column, work.first, at);
         }
     }
-    let dk_out = dense(0u, work.batch, key_slot(work.head), slots());
-    let dv_out = dense(0u, work.batch, value_slot(work.head), slots());
+    let dk_out = dense(0u, 0u, work.batch, key_slot(work.head), slots());
+    let dv_out = dense(0u, 0u, work.batch, value_slot(work.head), slots());
     for (var s = 0u; s < SLOTS; s++) {
         store(dk_out, dk[s], row, work.first + s * 32u, at);
         store(dv_out, dv[s], row, work.first + s * 32u, at);

@@ -16,6 +16,8 @@ struct Params {
     qkv: u32, qkv_batch: u32, qkv_time: u32, qkv_slot: u32, qkv_dim: u32,
     // The same of the mask.
     mask: u32, mask_batch: u32, mask_head: u32, mask_query: u32, mask_key: u32,
+    // Where operands without gaps begin: the packed operand's tangent, the cotangent, and its tangent.
+    qkv_dot: u32, cotangent: u32, cotangent_dot: u32,
 }
 var<immediate> p: Params;
 
@@ -43,9 +45,9 @@ fn packed(source: u32, batch: u32, slot: u32) -> Head {
     return Head(source, p.qkv + batch * p.qkv_batch + slot * p.qkv_slot, p.qkv_time, p.qkv_dim);
 }
 
-// Slot `slot` of [batch, time, slots, dim] without gaps.
-fn dense(source: u32, batch: u32, slot: u32, slots: u32) -> Head {
-    return Head(source, (batch * p.time * slots + slot) * p.dim, slots * p.dim, 1u);
+// Slot `slot` of [batch, time, slots, dim] without gaps, from `start` on.
+fn dense(source: u32, start: u32, batch: u32, slot: u32, slots: u32) -> Head {
+    return Head(source, start + (batch * p.time * slots + slot) * p.dim, slots * p.dim, 1u);
 }
 
 fn key_slot(kv: u32) -> u32 { return p.heads + kv; }
@@ -61,11 +63,11 @@ fn place(group: u32, heads: u32) -> Place {
     return Place(head / heads, head % heads, group % p.tiles, part % p.slabs * SLOTS * 32u);
 }
 
+// 0 outside. The first element is read instead, without a branch, so that loads need not wait for each other.
 fn element(x: Head, t: u32, d: u32) -> f32 {
-    if (t < p.time && d < p.dim) {
-        return load(x.source, x.start + t * x.time + d * x.dim);
-    }
-    return 0.0;
+    let inside = t < p.time && d < p.dim;
+    let value = load(x.source, x.start + select(0u, t * x.time + d * x.dim, inside));
+    return select(0.0, value, inside);
 }
 
 // Times t + step (0, 1, 2, 3).

@@ -24,11 +24,12 @@ impl Case {
         Case { mask: Some(mask), ..self }
     }
 
-    /// The packed operand, its direction, the cotangent and its direction, all of single precision.
+    /// The packed operand, its direction, the cotangent and its direction, all of single precision, and of one sequence
+    /// more than needed: tests take the later ones, which do not begin their storages.
     fn operands(&self) -> [Tensor; 4] {
         let slots = self.op.heads + 2 * self.op.kv_heads;
         let draw = |slots, seed| {
-            let shape = [self.batch, self.time, slots, self.dim];
+            let shape = [self.batch + 1, self.time, slots, self.dim];
             Input::normal(shape).tensor(Seed(seed), DType::F32, &Device::cpu())
         };
         [draw(slots, 1), draw(slots, 2), draw(self.op.heads, 3), draw(self.op.heads, 4)]
@@ -44,12 +45,15 @@ impl Case {
     }
 }
 
-/// All sizes of one length, each at one dimension, number of key heads and kind in turn.
+/// Cases that come after those of all lengths and dimensions.
+const SPECIAL: usize = 3;
+
+/// Every length with every dimension, causal and not; numbers of key heads in turn.
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (i, time) in [1, 7, 64, 65, 130].into_iter().enumerate() {
         for (j, dim) in [4, 16, 64, 80].into_iter().enumerate() {
-            let batch = if time > 65 { 1 } else { 2 };
+            let batch = if time > 7 { 1 } else { 2 };
             cases.push(Case { batch, ..Case::new(time, dim, [4, 2, 1][(i + j) % 3], (i + j) % 2 == 0) });
             cases.push(Case { batch, ..Case::new(time, dim, [2, 1, 4][(i + j) % 3], (i + j) % 2 == 1) });
         }
@@ -61,15 +65,18 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// Runs `f` on the host in double precision and on a GPU, for every case.
-fn compare(what: &str, f: impl Fn(&Case, [Tensor; 4]) -> Vec<Tensor>) {
+/// Runs `f` on the host in double precision and on a GPU, for one case of `step`, and for the special ones.
+fn compare(what: &str, step: usize, f: impl Fn(&Case, [Tensor; 4]) -> Vec<Tensor>) {
     let Some(gpu) = device() else { return };
-    for case in cases() {
+    let cases = cases();
+    let special = cases.len() - SPECIAL;
+    for (_, case) in cases.into_iter().enumerate().filter(|(i, _)| i % step == 0 || *i >= special) {
         let before = gpu.gpu().expect("it is one").counters().host_ops;
+        let later = |x: Tensor| x.slice(0, 1, case.batch);
         let there = |x: Tensor| Tensor::new(&x.to_vec::<f32>().unwrap(), *x.shape(), &gpu);
-        let found = f(&case, case.operands().map(there));
+        let found = f(&case, case.operands().map(there).map(later));
         assert_eq!(gpu.gpu().expect("it is one").counters().host_ops, before, "{what} runs on the host");
-        let wanted = f(&case, case.operands().map(|x| x.cast(DType::F64)));
+        let wanted = f(&case, case.operands().map(|x| x.cast(DType::F64)).map(later));
         assert_eq!(found.len(), wanted.len());
         for (found, wanted) in found.iter().zip(&wanted) {
             close(found, wanted, &format!("{what} of {}", case.name()));
@@ -88,12 +95,12 @@ fn close(found: &Tensor, wanted: &Tensor, what: &str) {
 
 #[test]
 fn values() {
-    compare("value", |case, [qkv, ..]| vec![case.attend(&qkv)]);
+    compare("value", 1, |case, [qkv, ..]| vec![case.attend(&qkv)]);
 }
 
 #[test]
 fn gradients() {
-    compare("gradient", |case, [qkv, _, c, _]| {
+    compare("gradient", 1, |case, [qkv, _, c, _]| {
         let qkv = qkv.leaf();
         vjp(&case.attend(&qkv), &c, &[&qkv], false)
     });
@@ -101,13 +108,13 @@ fn gradients() {
 
 #[test]
 fn tangents() {
-    compare("tangent", |case, [qkv, v, ..]| jvp(|x| case.attend(&x[0]), &[qkv], &[vec![Some(v)]]).1);
+    compare("tangent", 3, |case, [qkv, v, ..]| jvp(|x| case.attend(&x[0]), &[qkv], &[vec![Some(v)]]).1);
 }
 
 /// Directions move the operand, the cotangent, and both.
 #[test]
 fn second_derivatives() {
-    compare("tangent of the gradient", |case, [qkv, v, c, dc]| {
+    compare("tangent of the gradient", 3, |case, [qkv, v, c, dc]| {
         let directions = [vec![Some(v.clone()), None], vec![None, Some(dc.clone())], vec![Some(v), Some(dc)]];
         let gradient = |x: &[Tensor]| {
             let qkv = x[0].leaf();

@@ -23,7 +23,7 @@ pub(super) fn forward(op: &Attention, ins: &[&Array], out: Outputs<'_>) {
         None => spare.insert(rows_of(&s, ins[0])),
     };
     let kernel = Kernel::new("attention", "forward").write(out.y).write(lse).read(ins[0]);
-    let grid = Grid { heads: s.heads, most_slots: 4, mask: ins.get(1).copied(), mask_binding: 3 };
+    let grid = Grid { heads: s.heads, most_slots: 4, mask: ins.get(1).copied(), mask_binding: 3, starts: [0; 3] };
     grid.run(kernel, &s, ins[0]);
 }
 
@@ -36,7 +36,8 @@ impl GpuBackward for Attention {
         for (entry, heads, most_slots) in [("queries", s.heads, 4), ("keys", s.kv_heads, 2)] {
             let kernel = Kernel::new("attention_backward", entry).write(grad).write(&mut means);
             let kernel = kernel.read(qkv).read(c).read(saved.output()).read(lse);
-            Grid { heads, most_slots, mask: mask(saved), mask_binding: 6 }.run(kernel, &s, qkv);
+            let starts = [0, c.offset(), 0];
+            Grid { heads, most_slots, mask: mask(saved), mask_binding: 6, starts }.run(kernel, &s, qkv);
         }
     }
 }
@@ -47,8 +48,8 @@ impl GpuTangents for Attention {
         let dqkv = tangents[0].expect("a mask does not move");
         let kernel = Kernel::new("attention_tangent", "forward").write(out);
         let kernel = kernel.read(ins[0]).read(dqkv).read(y).read(&residuals[0]);
-        let mask = ins.get(1).copied();
-        Grid { heads: s.heads, most_slots: 4, mask, mask_binding: 5 }.run(kernel, &s, ins[0]);
+        let (mask, starts) = (ins.get(1).copied(), [dqkv.offset(), 0, 0]);
+        Grid { heads: s.heads, most_slots: 4, mask, mask_binding: 5, starts }.run(kernel, &s, ins[0]);
     }
 
     fn backward(
@@ -68,11 +69,13 @@ impl GpuTangents for Attention {
         let (qkv, lse) = (saved.input(0), &saved.residuals[0]);
         let s = Sizes::new(self, qkv.shape());
         let mut means = qkv.device().scratch(Spec::new(qkv.dtype(), [s.batch, s.heads, s.time, 3]));
+        let (moves, dc) = (dc.is_some(), dc.unwrap_or(c));
+        let starts = [dqkv, c, dc].map(Array::offset);
         for (entry, heads, most_slots) in [("moments", s.heads, 0), ("queries", s.heads, 2), ("keys", s.kv_heads, 2)] {
-            let kernel = Kernel::new("attention_tangent_backward", entry).name("COTANGENT_MOVES", dc.is_some());
+            let kernel = Kernel::new("attention_tangent_backward", entry).name("COTANGENT_MOVES", moves);
             let kernel = kernel.write(grad).write(&mut means);
-            let kernel = kernel.read(qkv).read(dqkv).read(c).read(dc.unwrap_or(c)).read(lse);
-            Grid { heads, most_slots, mask: mask(saved), mask_binding: 7 }.run(kernel, &s, qkv);
+            let kernel = kernel.read(qkv).read(dqkv).read(c).read(dc).read(lse);
+            Grid { heads, most_slots, mask: mask(saved), mask_binding: 7, starts }.run(kernel, &s, qkv);
         }
     }
 }
@@ -94,6 +97,8 @@ struct Grid<'a> {
     most_slots: usize,
     mask: Option<&'a Array>,
     mask_binding: usize,
+    /// Where the packed operand's tangent, the cotangent and its tangent begin; they have no gaps.
+    starts: [usize; 3],
 }
 
 impl<'a> Grid<'a> {
@@ -119,6 +124,7 @@ impl<'a> Grid<'a> {
             .float(s.scale)
             .words(place(qkv))
             .words(mask_place)
+            .words(self.starts)
             .run(groups)
     }
 }
