@@ -4,10 +4,12 @@
 
 //!import lanes
 
-// Sizes, innermost first; the outermost needs none, and its step comes last.
+// Sizes and steps, innermost first; the outermost needs no size, and its step comes last. In uniforms, structures
+// begin at multiples of four words.
 struct Dims {
     n0: u32, n1: u32, n2: u32, n3: u32, n4: u32,
     s0: u32, s1: u32, s2: u32, s3: u32, s4: u32, s5: u32,
+    unused: u32,
 }
 struct Params {
     // Results; elements joined for each (whole fours if dense), for each part; parts; workgroups for one part.

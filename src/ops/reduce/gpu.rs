@@ -111,7 +111,7 @@ impl Dims {
         let inner = |i: usize| if i + 1 < dims { self.0[i] } else { (1, 0) };
         let outermost = self.0.last().map_or(0, |(_, step)| *step);
         let kernel = kernel.name(name, format!("{dims}u")).words((0..MAX_DIMS - 1).map(|i| inner(i).0));
-        kernel.words((0..MAX_DIMS - 1).map(|i| inner(i).1)).word(outermost)
+        kernel.words((0..MAX_DIMS - 1).map(|i| inner(i).1)).words([outermost, 0])
     }
 }
 
