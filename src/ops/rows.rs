@@ -63,6 +63,7 @@ impl Rows {
 
 /// Elements of rows of `columns` that can be read at once.
 fn pack(columns: usize, x: &Array, others: &[&Array]) -> usize {
-    let whole = columns % 4 == 0 && x.offset() % 4 == 0 && others.iter().all(|x| x.offset() % 4 == 0);
+    let mut starts = [x].into_iter().chain(others.iter().copied()).map(Array::offset);
+    let whole = columns.is_multiple_of(4) && starts.all(|start| start.is_multiple_of(4));
     if whole { 4 } else { 1 }
 }

@@ -12,14 +12,14 @@ type Function = fn(&[Tensor]) -> Tensor;
 struct Case {
     name: &'static str,
     f: Function,
-    /// Further operands [columns].
-    rows: usize,
+    /// How many operands [columns] follow.
+    more: usize,
     /// Whether targets [rows] follow.
     targets: bool,
 }
 
 const fn case(name: &'static str, f: Function) -> Case {
-    Case { name, f, rows: 0, targets: false }
+    Case { name, f, more: 0, targets: false }
 }
 
 /// All but the first.
@@ -39,10 +39,10 @@ const CASES: &[Case] = &[
     case("softmax", |x| x[0].softmax(1)),
     case("log_softmax", |x| x[0].log_softmax(1)),
     case("softmax of a part", |x| below(&x[0]).softmax(1)),
-    Case { rows: 1, ..case("rms_norm of a part", |x| below(&x[0]).rms_norm(&x[1], 1e-2)) },
+    Case { more: 1, ..case("rms_norm of a part", |x| below(&x[0]).rms_norm(&x[1], 1e-2)) },
     Case { targets: true, ..case("cross_entropy of a part", |x| below(&x[0]).cross_entropy(&below(&x[1]))) },
-    Case { rows: 2, ..case("layer_norm", |x| x[0].layer_norm(&x[1], &x[2], 1e-2)) },
-    Case { rows: 1, ..case("rms_norm", |x| x[0].rms_norm(&x[1], 1e-2)) },
+    Case { more: 2, ..case("layer_norm", |x| x[0].layer_norm(&x[1], &x[2], 1e-2)) },
+    Case { more: 1, ..case("rms_norm", |x| x[0].rms_norm(&x[1], 1e-2)) },
     Case { targets: true, ..case("cross_entropy", |x| x[0].cross_entropy(&x[1])) },
     Case { targets: true, ..case("cross_entropy_sum", |x| x[0].cross_entropy_sum(&x[1])) },
 ];
@@ -62,7 +62,7 @@ fn outcomes(case: &Case, x: &[Tensor], random: &[Tensor], device: &Device, dtype
         _ => Tensor::new(&t.to_vec::<f32>().unwrap(), *t.shape(), device),
     };
     let (x, random): (Vec<_>, Vec<_>) = (x.iter().map(carry).collect(), random.iter().map(carry).collect());
-    let moving = 1 + case.rows;
+    let moving = 1 + case.more;
     let with = |moved: &[Tensor]| (case.f)(&[&moved[..moving], &x[moving..]].concat());
     let leaves: Vec<Tensor> = x[..moving].iter().map(Tensor::leaf).collect();
     let y = with(&leaves);
@@ -100,7 +100,7 @@ fn compare(case: &Case, [rows, columns]: [usize; 2], device: &Device) {
     let host = Device::cpu();
     let draw = |seed: u64, shape: &[usize]| Input::normal(shape).tensor(Seed(seed), DType::F32, &host);
     let draw_all = |seed: u64| -> Vec<Tensor> {
-        (0..=case.rows as u64)
+        (0..=case.more as u64)
             .map(|i| if i == 0 { draw(seed, &[rows, columns]) } else { draw(seed + i, &[columns]) })
             .collect()
     };
@@ -256,7 +256,7 @@ fn parameters_may_come_from_a_uniform() {
     for case in CASES {
         let value = |device: &Device| {
             let mut x = vec![Tensor::new(&x, [5, 260], device)];
-            x.extend((0..case.rows).map(|_| Tensor::new(&row, [260], device)));
+            x.extend((0..case.more).map(|_| Tensor::new(&row, [260], device)));
             x.extend(case.targets.then(|| Tensor::new(&[3_u32, IGNORED, 0, 259, 7], [5], device)));
             numbers(&(case.f)(&x))
         };

@@ -90,14 +90,14 @@ impl Dims {
 
     /// The same in elements four times as large, if all steps allow it.
     fn in_fours(&self) -> Option<Dims> {
-        let fits = self.0.iter().all(|(_, step)| step % 4 == 0);
+        let fits = self.0.iter().all(|(_, step)| step.is_multiple_of(4));
         fits.then(|| Dims(self.0.iter().map(|(size, step)| (*size, step / 4)).collect()))
     }
 
     /// Where the innermost dimension lies side by side, in whole fours, each four is one.
     fn gathered_in_fours(&self) -> Option<Dims> {
         match self.0.split_first() {
-            Some((&(size, 1), outer)) if size % 4 == 0 => {
+            Some((&(size, 1), outer)) if size.is_multiple_of(4) => {
                 let outer = Dims(outer.to_vec()).in_fours()?;
                 Some(Dims([vec![(size / 4, 1)], outer.0].concat()))
             }
@@ -137,7 +137,7 @@ fn run(join: Join, x: &Array, [kept, gone]: [Dims; 2], y: &mut Array, scale: f64
         true => kept.gathered_in_fours().zip(gone.in_fours()),
         false => kept.in_fours().zip(gone.gathered_in_fours()),
     };
-    let fours = fours.filter(|_| x.offset() % 4 == 0);
+    let fours = fours.filter(|_| x.offset().is_multiple_of(4));
     let (entry, offset, kept, gone) = match fours {
         Some((kept, gone)) => (if by_columns { "columns" } else { "dense" }, x.offset() / 4, kept, gone),
         None => ("strided", x.offset(), kept, gone),
