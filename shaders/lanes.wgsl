@@ -48,3 +48,9 @@ fn across(kind: u32, thread: u32, x: vec2<f32>) -> vec2<f32> {
 }
 
 fn sum_across(thread: u32, x: f32) -> f32 { return across(SUM, thread, vec2(x, 0.0)).x; }
+
+fn four_across(kind: u32, thread: u32, x: vec4<f32>) -> vec4<f32> {
+    let near = across(kind, thread, x.xy);
+    let far = across(kind, thread, x.zw);
+    return vec4(near, far);
+}

@@ -21,7 +21,7 @@ var<immediate> p: Params;
 @group(0) @binding(3) var<storage, read> w: array<X>;
 @group(0) @binding(4) var<storage, read> b: array<X>;
 @group(0) @binding(4) var<storage, read> c: array<X>;
-@group(0) @binding(0) var<storage, read_write> partial: array<f32>; // [parts, 2, width]
+@group(0) @binding(0) var<storage, read_write> partial: array<X>; // [parts, 2, width]
 
 // Mean and 1/σ of a row.
 struct Statistics { mean: f32, rstd: f32 }
@@ -108,16 +108,18 @@ fn backward_weights(
     let inside = column < p.width && part < p.parts;
     let lane = thread / LANE_STEP;
     let end = select(0u, min(p.rows, (part + 1u) * p.part), inside);
-    var own = vec2(0.0);
+    var own_w = X(0.0);
+    var own_b = X(0.0);
     for (var row = part * p.part + lane; row < end; row += LANES) {
         let m = saved(row);
-        let g = total(c[p.c + row * p.width + column]);
-        let unit = (total(x[p.x + row * p.width + column]) - m.mean) * m.rstd;
-        own += vec2(g * unit, g);
+        let g = c[p.c + row * p.width + column];
+        own_w += g * ((x[p.x + row * p.width + column] - X(m.mean)) * m.rstd);
+        own_b += g;
     }
-    let sums = across(SUM, thread, own);
+    let sum_w = four_across(SUM, thread, four(own_w));
+    let sum_b = four_across(SUM, thread, four(own_b));
     if (inside && lane == 0u) {
-        partial[part * 2u * p.width + column] = sums.x;
-        partial[(part * 2u + 1u) * p.width + column] = sums.y;
+        partial[part * 2u * p.width + column] = fit(sum_w);
+        partial[(part * 2u + 1u) * p.width + column] = fit(sum_b);
     }
 }

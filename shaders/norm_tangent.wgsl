@@ -28,7 +28,7 @@ var<immediate> p: Params;
 // Of sums over rows: the means of each row, and what the parts give, [parts, 2, width].
 @group(0) @binding(0) var<storage, read_write> keep: array<vec2<f32>>;
 @group(0) @binding(3) var<storage, read> means: array<vec2<f32>>;
-@group(0) @binding(0) var<storage, read_write> partial: array<f32>;
+@group(0) @binding(0) var<storage, read_write> partial: array<X>;
 
 // Mean and 1/σ of a row.
 struct Statistics { mean: f32, rstd: f32 }
@@ -157,17 +157,22 @@ fn pull_weights(
     let inside = column < p.width && part < p.parts;
     let lane = thread / LANE_STEP;
     let end = select(0u, min(p.rows, (part + 1u) * p.part), inside);
-    var own = vec2(0.0);
+    var own_w = X(0.0);
+    var own_b = X(0.0);
     for (var row = part * p.part + lane; row < end; row += LANES) {
         let at = row * p.width + column;
         let m = saved(row);
         let u = unit(at, m);
-        if (MOVES_X) { own.x += total(c[p.c + at] * moved(at, u, m, means[row])); }
-        if (MOVES_C) { own += vec2(total(ct[p.ct + at] * u), total(ct[p.ct + at])); }
+        if (MOVES_X) { own_w += c[p.c + at] * moved(at, u, m, means[row]); }
+        if (MOVES_C) {
+            own_w += ct[p.ct + at] * u;
+            own_b += ct[p.ct + at];
+        }
     }
-    let sums = across(SUM, thread, own);
+    let sum_w = four_across(SUM, thread, four(own_w));
+    let sum_b = four_across(SUM, thread, four(own_b));
     if (inside && lane == 0u) {
-        partial[part * 2u * p.width + column] = sums.x;
-        partial[(part * 2u + 1u) * p.width + column] = sums.y;
+        partial[part * 2u * p.width + column] = fit(sum_w);
+        partial[(part * 2u + 1u) * p.width + column] = fit(sum_b);
     }
 }

@@ -4,15 +4,16 @@
 
 //!import lanes
 
-// Sizes, innermost first; the outermost needs none, and its step comes last. A word more fills it up to whole fours, as
-// uniforms want it.
+// Sizes and steps, innermost first; the outermost needs no size, and its step comes last. In uniforms, structures
+// begin at multiples of four words.
 struct Dims {
     n0: u32, n1: u32, n2: u32, n3: u32, n4: u32,
     s0: u32, s1: u32, s2: u32, s3: u32, s4: u32, s5: u32,
-    filler: u32,
+    unused: u32,
 }
 struct Params {
-    // Results; elements joined for each (whole fours if dense), for each part; parts; workgroups for one part.
+    // Results (whole fours in columns); elements joined for each (whole fours if dense), for each part; parts;
+    // workgroups for one part.
     results: u32, length: u32, part: u32, parts: u32, blocks: u32,
     offset: u32,
     start: f32, scale: f32,
@@ -23,6 +24,7 @@ var<immediate> p: Params;
 
 @group(0) @binding(0) var<storage, read_write> y: array<f32>; // [parts, results]
 @group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(0) var<storage, read_write> y4: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> x4: array<vec4<f32>>;
 
 // Elements that are added up before their sum joins the rest: rounding errors grow slowly.
@@ -85,14 +87,8 @@ fn strided(
     finish(s, thread, all);
 }
 
-// Elements that are joined lie side by side, in whole fours.
-@compute @workgroup_size(256)
-fn dense(
-    @builtin(local_invocation_index) thread: u32,
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-) {
-    let s = share(thread, workgroup, grid);
+// Four by four.
+fn join_fours(s: Share) -> vec4<f32> {
     var all = vec4(p.start);
     var i = s.first;
     while (i < s.end) {
@@ -103,5 +99,31 @@ fn dense(
         }
         all = four(all, run);
     }
+    return all;
+}
+
+// Elements that are joined lie side by side, in whole fours.
+@compute @workgroup_size(256)
+fn dense(
+    @builtin(local_invocation_index) thread: u32,
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+) {
+    let s = share(thread, workgroup, grid);
+    let all = join_fours(s);
     finish(s, thread, one(one(all.x, all.y), one(all.z, all.w)));
+}
+
+// What results come from lies side by side, in whole fours.
+@compute @workgroup_size(256)
+fn columns(
+    @builtin(local_invocation_index) thread: u32,
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+) {
+    let s = share(thread, workgroup, grid);
+    let whole = four_across(JOIN, thread, join_fours(s));
+    if (s.inside && thread / LANE_STEP % LANES == 0u) {
+        y4[s.part * p.results + s.result] = whole * p.scale;
+    }
 }

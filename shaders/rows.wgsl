@@ -1,5 +1,5 @@
 // Kernels over the rows of contiguous operands: LANES threads take a row together. Elements are read one by one (X is
-// f32, PACK 1) or in fours (X is vec4<f32>, PACK 4).
+// f32, PACK 1, FIT x) or in fours (X is vec4<f32>, PACK 4, FIT xyzw), where all rows begin on whole fours.
 
 //!import lanes
 

@@ -21,18 +21,17 @@ impl Rows {
     /// Rows of `x`, which `others` are read along with: arrays like it, or a row for all.
     pub fn new(x: &Array, others: &[&Array]) -> Rows {
         let columns = x.shape().last_size();
-        let whole = columns.is_multiple_of(4) && x.offset().is_multiple_of(4) && others.iter().all(|x| x.offset() % 4 == 0);
-        let pack = if whole { 4 } else { 1 };
+        let pack = pack(columns, x, others);
         let lanes = power_of_four((columns / pack).div_ceil(4));
         Rows { rows: x.count() / columns.max(1), columns, pack, lanes, lane_step: 1 }
     }
 
     /// The same rows for sums over them: neighbouring threads take neighbouring columns, lanes take turns at the rows.
-    pub fn by_columns(x: &Array) -> (Rows, Split) {
+    pub fn by_columns(x: &Array, others: &[&Array]) -> (Rows, Split) {
         let columns = x.shape().last_size();
-        let rows = x.count() / columns.max(1);
-        let split = Split::columns(columns, rows);
-        (Rows { rows, columns, pack: 1, lanes: split.lanes, lane_step: THREADS / split.lanes }, split)
+        let (rows, pack) = (x.count() / columns.max(1), pack(columns, x, others));
+        let split = Split::columns(columns / pack, rows);
+        (Rows { rows, columns, pack, lanes: split.lanes, lane_step: THREADS / split.lanes }, split)
     }
 
     /// All threads of a workgroup together.
@@ -60,4 +59,11 @@ impl Rows {
     pub fn groups(&self) -> usize {
         self.rows.div_ceil(THREADS / self.lanes)
     }
+}
+
+/// Elements of rows of `columns` that can be read at once.
+fn pack(columns: usize, x: &Array, others: &[&Array]) -> usize {
+    let mut starts = [x].into_iter().chain(others.iter().copied()).map(Array::offset);
+    let whole = columns.is_multiple_of(4) && starts.all(|start| start.is_multiple_of(4));
+    if whole { 4 } else { 1 }
 }

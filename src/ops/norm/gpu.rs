@@ -40,7 +40,7 @@ impl Norm {
     fn record_weights(&self, kept: &Array, ins: [&Array; 3], grads: &mut [Option<Array>]) {
         let [x, w, c] = ins;
         let width = x.shape().last_size();
-        let (rows, split) = Rows::by_columns(x);
+        let (rows, split) = Rows::by_columns(x, &[c]);
         let mut partial = x.device().scratch(Spec::new(x.dtype(), [split.parts, 2, width]));
         let kernel = self.kernel("backward_weights", &rows, ins, Some(&split)).write(&mut partial);
         kernel.read(kept).read(x).read(w).read(c).run(split.blocks * split.parts);

@@ -62,7 +62,7 @@ impl<'a> Moving<'a> {
             let kernel = self.kernel(op, "drifts", &rows, None).write(&mut means);
             kernel.read(self.kept).read(x).read(w).read(t).run(rows.groups());
         }
-        let (rows, split) = Rows::by_columns(self.x);
+        let (rows, split) = Rows::by_columns(self.x, &self.operands()[2..]);
         let mut partial = device.scratch(Spec::new(self.x.dtype(), [split.parts, 2, width]));
         let [x, _, t, wt, c, ct] = self.operands();
         let kernel = self.kernel(op, "pull_weights", &rows, Some(&split)).write(&mut partial).read(self.kept);

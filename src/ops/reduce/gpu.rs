@@ -90,14 +90,14 @@ impl Dims {
 
     /// The same in elements four times as large, if all steps allow it.
     fn in_fours(&self) -> Option<Dims> {
-        let fits = self.0.iter().all(|(_, step)| step % 4 == 0);
+        let fits = self.0.iter().all(|(_, step)| step.is_multiple_of(4));
         fits.then(|| Dims(self.0.iter().map(|(size, step)| (*size, step / 4)).collect()))
     }
 
     /// Where the innermost dimension lies side by side, in whole fours, each four is one.
     fn gathered_in_fours(&self) -> Option<Dims> {
         match self.0.split_first() {
-            Some((&(size, 1), outer)) if size % 4 == 0 => {
+            Some((&(size, 1), outer)) if size.is_multiple_of(4) => {
                 let outer = Dims(outer.to_vec()).in_fours()?;
                 Some(Dims([vec![(size / 4, 1)], outer.0].concat()))
             }
@@ -111,7 +111,7 @@ impl Dims {
         let inner = |i: usize| if i + 1 < dims { self.0[i] } else { (1, 0) };
         let outermost = self.0.last().map_or(0, |(_, step)| *step);
         let kernel = kernel.name(name, format!("{dims}u")).words((0..MAX_DIMS - 1).map(|i| inner(i).0));
-        kernel.words((0..MAX_DIMS - 1).map(|i| inner(i).1)).word(outermost).word(0)
+        kernel.words((0..MAX_DIMS - 1).map(|i| inner(i).1)).words([outermost, 0])
     }
 }
 
@@ -132,23 +132,18 @@ pub(crate) fn record(join: Join, x: &Array, axes: &[usize], y: &mut Array) {
 }
 
 fn run(join: Join, x: &Array, [kept, gone]: [Dims; 2], y: &mut Array, scale: f64) {
-    let (results, length) = (kept.count(), gone.count());
-    let by_columns = results > 1 && (1..gone.innermost()).contains(&kept.innermost());
-    if by_columns {
-        let split = Split::columns(results, length);
-        return in_parts(join, ("strided", split, true), x, x.offset(), [&kept, &gone], y, scale);
-    }
-    let fours = gone.gathered_in_fours().zip(kept.in_fours()).filter(|_| x.offset().is_multiple_of(4));
-    match fours {
-        Some((gone, kept)) => {
-            let split = Split::rows(results, gone.count());
-            in_parts(join, ("dense", split, false), x, x.offset() / 4, [&kept, &gone], y, scale)
-        }
-        None => {
-            let split = Split::rows(results, length);
-            in_parts(join, ("strided", split, false), x, x.offset(), [&kept, &gone], y, scale)
-        }
-    }
+    let by_columns = kept.count() > 1 && (1..gone.innermost()).contains(&kept.innermost());
+    let fours = match by_columns {
+        true => kept.gathered_in_fours().zip(gone.in_fours()),
+        false => kept.in_fours().zip(gone.gathered_in_fours()),
+    };
+    let fours = fours.filter(|_| x.offset().is_multiple_of(4));
+    let (entry, offset, kept, gone) = match fours {
+        Some((kept, gone)) => (if by_columns { "columns" } else { "dense" }, x.offset() / 4, kept, gone),
+        None => ("strided", x.offset(), kept, gone),
+    };
+    let split = if by_columns { Split::columns } else { Split::rows }(kept.count(), gone.count());
+    in_parts(join, (entry, split, by_columns), x, offset, [&kept, &gone], y, scale);
 }
 
 /// All parts, and what they give joined.
@@ -161,7 +156,7 @@ fn in_parts(
     y: &mut Array,
     scale: f64,
 ) {
-    let (parts, results) = (split.parts, dims[0].count());
+    let (parts, results) = (split.parts, y.count());
     if parts == 1 {
         return dispatch(join, (entry, split, by_columns), x, offset, dims, y, scale);
     }
