@@ -134,7 +134,7 @@ fn depth(dim: usize) -> usize {
     match dim {
         0..=8 => 8,
         9..=16 => 16,
-        _ if dim % 32 == 0 || dim % 32 > 16 => 32,
+        _ if dim.is_multiple_of(32) || dim % 32 > 16 => 32,
         _ => 16,
     }
 }
