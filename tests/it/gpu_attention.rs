@@ -123,3 +123,25 @@ fn second_derivatives() {
         jvp(gradient, &[qkv, c], &directions).1
     });
 }
+
+/// The tangent of the gradient at `qkv` along itself.
+fn bend(op: Attention, qkv: &Tensor) -> Tensor {
+    let gradient = |x: &[Tensor]| {
+        let qkv = x[0].leaf();
+        let y = qkv.attention(op, None);
+        vjp(&y, &y.detach(), &[&qkv], false).remove(0)
+    };
+    jvp(gradient, std::slice::from_ref(qkv), &[vec![Some(qkv.clone())]]).1.remove(0)
+}
+
+/// The scores of all heads would be 8 MiB.
+#[test]
+fn no_matrix_of_time_by_time_and_the_same_bits_each_time() {
+    let Some(gpu) = device() else { return };
+    let op = Attention { kv_heads: 1, ..Attention::new(8, true) };
+    let qkv = Input::normal([1, 512, 10, 4]).tensor(Seed(1), DType::F32, &gpu);
+    gpu.ledger().reset_peak();
+    let first = bend(op, &qkv).to_vec::<f32>().unwrap();
+    assert!(gpu.ledger().peak().total() < 2 << 20, "{:?}", gpu.ledger().peak());
+    assert_eq!(first, bend(op, &qkv).to_vec::<f32>().unwrap());
+}
