@@ -19,6 +19,7 @@ use clap::error::ErrorKind;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    quieten_drivers();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(error),
@@ -36,6 +37,14 @@ fn main() -> ExitCode {
             eprintln!("eckart: {error}");
             ExitCode::from(error.exit_code() as u8)
         }
+    }
+}
+
+/// Without a desktop session, a layer of Mesa that looks for one complains on stderr, where our one line belongs.
+fn quieten_drivers() {
+    if std::env::var_os("XDG_RUNTIME_DIR").is_none() {
+        // SAFETY: no other thread runs yet.
+        unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
     }
 }
 

@@ -1,6 +1,6 @@
 //! Matrix products on a GPU: how operands are handed to the kernels of `shaders/matmul*.wgsl`.
 
-use super::plan::{Family, Plan, Size};
+use super::plan::{Family, Plan, Size, blocks};
 use crate::device::kernel::Kernel;
 use crate::device::{Array, Spec};
 use crate::dtype::DType;
@@ -88,9 +88,9 @@ impl<'a> Operand<'a> {
     }
 
     fn load(&self) -> Load {
-        let fours = |steps: &[usize]| steps.iter().all(|step| step % 4 == 0);
+        let fours = |steps: &[usize]| steps.iter().all(|step| step.is_multiple_of(4));
         match self {
-            _ if !fours(&self.batch) || !self.array.offset().is_multiple_of(4) => Load::Any,
+            _ if !fours(&self.batch) || !fours(&[self.array.offset()]) => Load::Any,
             _ if self.k == 1 && fours(&[self.row]) => Load::AlongK,
             _ if self.row == 1 && fours(&[self.k]) => Load::AlongRows,
             _ => Load::Any,
@@ -158,7 +158,7 @@ impl<'a> Product<'a> {
                 (product.loads(kernel).name("STORE", product.store()), tiles(4 * plan.side, 8))
             }
             Family::Tiles(rows, columns) => {
-                let side = 4 * plan.family.blocks();
+                let side = 4 * blocks(rows, columns);
                 let kernel = Kernel::new("matmul_tiles", if side == 8 { "large" } else { "small" });
                 let (wide, threads) = (columns / side, rows / side * columns / side);
                 let kernel = kernel.name("ROWS", rows).name("COLUMNS", columns).name("WIDE", wide);

@@ -18,16 +18,54 @@ pub enum Family {
     Direct,
     /// At most eight columns (or rows), streaming the other operand.
     Narrow,
-    /// Tiles of that many rows and columns in workgroup memory.
+    /// Tiles of that many rows and columns in workgroup memory: 128×128, 64×64, 32×32, or 64×16 for few columns.
     Tiles(usize, usize),
 }
 
-/// Tiles with their threads' blocks along rows and columns, how many of them keep a card busy, and their speed once
-/// they do, in per cent of the largest's.
-const TILES: [(Family, usize, usize, usize); 3] =
-    [(Family::Tiles(128, 128), 2, 256, 100), (Family::Tiles(64, 64), 2, 512, 80), (Family::Tiles(32, 32), 1, 1024, 55)];
-/// For at most sixteen columns.
-const SLIM: (Family, usize, usize, usize) = (Family::Tiles(64, 16), 1, 1024, 55);
+/// A kernel by tiles.
+#[derive(Clone, Copy)]
+struct Tile {
+    rows: usize,
+    columns: usize,
+    /// Blocks of four by four that a thread sums in each direction.
+    blocks: usize,
+    /// Workgroups that keep a card busy.
+    busy: usize,
+    /// Speed when it is busy, in per cent of the fastest.
+    speed: usize,
+}
+
+/// The last is for at most sixteen columns.
+const TILES: [Tile; 4] = [
+    Tile { rows: 128, columns: 128, blocks: 2, busy: 256, speed: 100 },
+    Tile { rows: 64, columns: 64, blocks: 2, busy: 512, speed: 80 },
+    Tile { rows: 32, columns: 32, blocks: 1, busy: 1024, speed: 55 },
+    Tile { rows: 64, columns: 16, blocks: 1, busy: 1024, speed: 55 },
+];
+const SLIM: usize = 16;
+
+impl Tile {
+    fn of(rows: usize, columns: usize) -> Tile {
+        let found = TILES.into_iter().find(|tile| (tile.rows, tile.columns) == (rows, columns));
+        found.unwrap_or_else(|| panic!("no tiles of {rows} by {columns}"))
+    }
+
+    fn family(&self) -> Family {
+        Family::Tiles(self.rows, self.columns)
+    }
+
+    fn groups(&self, size: &Size) -> usize {
+        size.m.div_ceil(self.rows) * size.n.div_ceil(self.columns) * size.batches
+    }
+
+    /// Time of a product in arbitrary units: what all groups multiply, or what a card does meanwhile if they leave it
+    /// idle.
+    fn cost(&self, size: &Size) -> u128 {
+        let plan = Plan::of(self.family(), size, [false; 2]);
+        let groups = (self.groups(size) * plan.parts).max(self.busy);
+        (groups * self.rows * self.columns) as u128 * plan.depth as u128 * 100 / self.speed as u128
+    }
+}
 
 /// Most parts that k is cut into: one thread adds up an element's.
 const MOST_PARTS: usize = 64;
@@ -59,15 +97,15 @@ impl Plan {
         let family = match () {
             () if software => Family::Direct,
             () if least <= 8 => Family::Narrow,
-            () if least <= 16 => SLIM.0,
-            () => TILES.into_iter().min_by_key(|tile| cost(*tile, size)).expect("there are tiles").0,
+            () if least <= SLIM => Family::Tiles(64, SLIM),
+            () => TILES[..3].iter().min_by_key(|tile| tile.cost(size)).expect("there are tiles").family(),
         };
         Plan::of(family, size, along_k)
     }
 
     /// A kernel of this family.
     pub fn of(family: Family, size: &Size, along_k: [bool; 2]) -> Plan {
-        let swap = size.m < size.n && matches!(family, Family::Narrow | Family::Tiles(64, 16));
+        let swap = size.m < size.n && matches!(family, Family::Narrow | Family::Tiles(_, SLIM));
         let (m, n) = if swap { (size.n, size.m) } else { (size.m, size.n) };
         let size = Size { m, n, ..*size };
         let plan = Plan { family, swap, side: 0, parts: 1, depth: size.k };
@@ -89,9 +127,8 @@ impl Plan {
                 Plan { side, ..plan }.split(size.k, NARROW_GROUPS / groups, 4 * round, round)
             }
             Family::Tiles(rows, columns) => {
-                let all = TILES.into_iter().chain([SLIM]);
-                let busy = all.into_iter().find(|tile| tile.0 == family).map_or(1, |tile| tile.2);
-                plan.split(size.k, busy / groups((rows, columns), &size), TILE_DEPTH, 16)
+                let tile = Tile::of(rows, columns);
+                plan.split(size.k, tile.busy / tile.groups(&size), TILE_DEPTH, 16)
             }
         }
     }
@@ -104,24 +141,9 @@ impl Plan {
     }
 }
 
-fn groups((rows, columns): (usize, usize), size: &Size) -> usize {
-    size.m.div_ceil(rows) * size.n.div_ceil(columns) * size.batches
-}
-
-/// Time of a product by tiles, in arbitrary units: what all groups multiply, or what a card does meanwhile if they
-/// leave it idle.
-fn cost((family, _, busy, speed): (Family, usize, usize, usize), size: &Size) -> u128 {
-    let Family::Tiles(rows, columns) = family else { return u128::MAX };
-    let plan = Plan::of(family, size, [false; 2]);
-    let groups = (groups((rows, columns), size) * plan.parts).max(busy);
-    (groups * rows * columns) as u128 * plan.depth as u128 * 100 / speed as u128
-}
-
-impl Family {
-    /// Blocks of four by four that a thread sums in each direction.
-    pub(super) fn blocks(self) -> usize {
-        TILES.into_iter().find(|tile| tile.0 == self).map_or(1, |tile| tile.1)
-    }
+/// Blocks of four by four that a thread sums in each direction, by tiles of that many rows and columns.
+pub(super) fn blocks(rows: usize, columns: usize) -> usize {
+    Tile::of(rows, columns).blocks
 }
 
 #[cfg(test)]
@@ -152,7 +174,7 @@ mod tests {
         for (m, k, n) in [(8, 16384, 4096), (64, 100_001, 64), (1, 1_000_000, 1), (768, 5000, 768), (20, 9000, 16)] {
             for software in [false, true] {
                 let plan = Plan::choose(&Size { m, n, k, batches: 1 }, [true; 2], software);
-                assert!(plan.parts <= MOST_PARTS && plan.depth % 4 == 0, "{m} {k} {n}: {plan:?}");
+                assert!(plan.parts <= MOST_PARTS && plan.depth.is_multiple_of(4), "{m} {k} {n}: {plan:?}");
                 assert!((plan.parts - 1) * plan.depth < k && k <= plan.parts * plan.depth, "{m} {k} {n}: {plan:?}");
                 assert!(plan.parts > 1 || m * n > 4096, "{m} {k} {n}: {plan:?}");
             }
