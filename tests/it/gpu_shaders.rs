@@ -5,9 +5,10 @@ use eckart::autograd::{hvp, jvp, vjp};
 use eckart::device::gpu::shader;
 use eckart::device::kernel::KernelKey;
 use eckart::nn::{Arch, Model, ModelConfig, Pass};
+use eckart::ops::matmul::{Family, gpu_product};
 use eckart::ops::samples;
 use eckart::optim::{Adam, Gradients, Group, Momentum, Numbers, Optimizer};
-use eckart::{DType, Device, Module, Seed, Tensor};
+use eckart::{DType, Device, Module, Seed, Spec, Tensor};
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use std::collections::BTreeSet;
@@ -80,6 +81,11 @@ fn run_products(device: &Device) {
         a.matmul(&zeros(n, k).t());
         zeros(k, m).t().matmul(&zeros(n, k).t());
         a.linear(&b, Some(&bias));
+        // What the formula takes for software drivers alone, and what it is measured against.
+        let mut y = device.alloc(Spec::new(DType::F32, [m, n]));
+        for family in [Family::Naive, Family::Direct] {
+            gpu_product(a.array(), b.array(), &mut y, None, false, Some(family));
+        }
     }
 }
 
