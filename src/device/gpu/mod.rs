@@ -181,13 +181,26 @@ impl Gpu {
     /// with those there are, one of `size` bytes among them.
     pub(super) fn out_of_memory(&self, needed: u64, size: u64) {
         let (limit, name) = (self.limit().min(needed - size), &self.about.name);
-        let what = format!("device {name} gave no storage of {size} bytes more; try a smaller batch or --recompute");
+        let what = match self.largest() {
+            largest if size > largest => {
+                format!(
+                    "device {name} has storages of at most {largest} bytes, and one of {size} was asked for; try a smaller batch or context"
+                )
+            }
+            _ => format!("device {name} gave no storage of {size} bytes more; try a smaller batch or --recompute"),
+        };
         locked(&self.fault).get_or_insert(Fault::Memory { needed, limit, what });
+    }
+
+    /// Most bytes of one storage: kernels see it whole.
+    fn largest(&self) -> u64 {
+        let limits = self.device.limits();
+        limits.max_buffer_size.min(limits.max_storage_buffer_binding_size)
     }
 
     /// A storage of `bytes` bytes, or none if the driver has no more.
     pub(super) fn buffer(&self, bytes: u64) -> Option<Buffer> {
-        if self.faulty() || bytes > self.device.limits().max_buffer_size {
+        if self.faulty() || bytes > self.largest() {
             return None;
         }
         let scopes = [ErrorFilter::OutOfMemory, ErrorFilter::Validation].map(|f| self.device.push_error_scope(f));
