@@ -43,7 +43,7 @@ impl<'a> Kernel<'a> {
 
     /// An array that the kernel writes, or reads and writes. It must be contiguous and start its storage.
     pub fn write(mut self, array: &'a mut Array) -> Self {
-        debug_assert!(array.contiguous() && array.offset() == 0, "kernels write whole storages");
+        assert!(array.contiguous() && array.offset() == 0, "kernels write whole storages");
         self.writes.push(array);
         self
     }
