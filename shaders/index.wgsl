@@ -14,6 +14,8 @@ struct Params {
     size: u32,
     // Whether to add to the result.
     add: u32,
+    // Where only some rows of the table are bound: how many come before them, and, to gather, how many there are in all.
+    before: u32, all: u32,
 }
 var<immediate> p: Params;
 
@@ -33,10 +35,11 @@ fn index(id: vec3<u32>, grid: vec3<u32>) -> u32 {
 fn gather(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>) {
     let i = index(id, grid);
     if (i >= p.size) { return; }
-    let row = gather_ids[p.ids + i / p.width];
+    let at = gather_ids[p.ids + i / p.width];
+    let row = at - p.before;
     if (row < p.rows) {
         gathered[i] = table[p.start + row * p.width + i % p.width];
-    } else {
+    } else if (at >= p.all) {
         gathered[i] = U(NAN);
     }
 }
@@ -44,10 +47,13 @@ fn gather(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups)
 @group(0) @binding(0) var<storage, read_write> gathered_words: array<u32>;
 @group(0) @binding(1) var<storage, read> table_words: array<u32>;
 
-// Element `i` of the result, in the low half. These upper bits of a NaN are one in both formats of 16 bits.
-fn gathered_half(i: u32) -> u32 {
-    let row = gather_ids[p.ids + i / p.width];
-    if (row >= p.rows) { return NAN >> 16u; }
+// Element `i` of the result, in the low half, which was `old`. These upper bits of a NaN are one in both formats of 16
+// bits.
+fn gathered_half(i: u32, old: u32) -> u32 {
+    let id = gather_ids[p.ids + i / p.width];
+    if (id >= p.all) { return NAN >> 16u; }
+    let row = id - p.before;
+    if (row >= p.rows) { return old; }
     let at = p.start + row * p.width + i % p.width;
     return (table_words[at / 2u] >> (16u * (at % 2u))) & 0xffffu;
 }
@@ -57,7 +63,10 @@ fn gathered_half(i: u32) -> u32 {
 fn gather_halves(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>) {
     let i = 2u * index(id, grid);
     if (i < p.size) {
-        gathered_words[i / 2u] = gathered_half(i) | (gathered_half(min(i + 1u, p.size - 1u)) << 16u);
+        var old = 0u;
+        if (p.rows < p.all) { old = gathered_words[i / 2u]; }
+        let high = gathered_half(min(i + 1u, p.size - 1u), old >> 16u);
+        gathered_words[i / 2u] = gathered_half(i, old & 0xffffu) | (high << 16u);
     }
 }
 
@@ -145,7 +154,7 @@ fn part(i: u32, column: u32) -> T {
 fn sum_rows(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>) {
     let at = index(id, grid);
     if (at >= p.size) { return; }
-    let row = at / p.width;
+    let row = p.before + at / p.width;
     let column = at % p.width;
     var i = starts[row];
     let end = starts[row + 1u];

@@ -19,6 +19,6 @@ fn naive(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) 
         for (var l = 0u; l < p.k; l++) {
             sum += a[row + l * p.a_k] * b[column + l * p.b_k];
         }
-        store_one(place / size * size, i, j, sum);
+        store_one(p.y + place / size * size, i, j, sum);
     }
 }

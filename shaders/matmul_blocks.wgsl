@@ -7,8 +7,8 @@ struct Params {
     // Where operands begin, and their steps.
     a: u32, a_m: u32, a_k: u32,
     b: u32, b_n: u32, b_k: u32,
-    // Steps of the result, each batch's behind that of the one before.
-    y_m: u32, y_n: u32,
+    // Where the result begins, and its steps; each batch's is behind that of the one before.
+    y: u32, y_m: u32, y_n: u32,
     // A bias, read in every batch, and whether there is one (2) and whether what y holds stays in the sum (1).
     bias: u32, bias_m: u32, bias_n: u32, start: u32,
     // k is cut into parts of this depth, a multiple of 4; each writes sums of its own.
@@ -52,7 +52,7 @@ fn job_of(group: u32, rows: u32, columns: u32) -> Job {
     let first = place / p.batches * p.depth;
     let at = batch_start(batch);
     let row = above + within % band;
-    return Job(at.x, at.y, place * p.m * p.n, row, within / band, first, min(p.k, first + p.depth));
+    return Job(at.x, at.y, p.y + place * p.m * p.n, row, within / band, first, min(p.k, first + p.depth));
 }
 
 fn groups(rows: u32, columns: u32) -> u32 {

@@ -5,6 +5,8 @@ struct Params {
     count: u32, parts: u32, n: u32,
     // As in matmul_blocks.wgsl, for the bias of a row.
     bias: u32, bias_n: u32, start: u32,
+    // Where the result begins.
+    y: u32,
 }
 var<immediate> p: Params;
 
@@ -21,7 +23,7 @@ fn sum(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) gr
             x += part[l * p.count + i];
         }
         if ((p.start & 2u) != 0u) { x += bias[p.bias + i % p.n * p.bias_n]; }
-        if ((p.start & 1u) != 0u) { x += y[i]; }
-        y[i] = x;
+        if ((p.start & 1u) != 0u) { x += y[p.y + i]; }
+        y[p.y + i] = x;
     }
 }

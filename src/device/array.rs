@@ -133,6 +133,11 @@ impl Array {
         self.offset
     }
 
+    /// Bytes that kernels see of its storage, when they see it whole.
+    pub(super) fn storage_bytes(&self) -> usize {
+        self.buffer.padded()
+    }
+
     /// The GPU's handle of its storage.
     #[cfg(feature = "gpu")]
     pub(super) fn gpu_buffer(&self) -> Option<&wgpu::Buffer> {
@@ -160,7 +165,13 @@ impl Array {
         let word = bytemuck::bytes_of(&value).iter().cycle().take(4).copied().collect::<Vec<u8>>();
         let count = (self.count() * self.dtype.size()).div_ceil(4);
         let word = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
-        Kernel::new("fill", "fill").write(self).word(count).word(word as usize).run(count.div_ceil(256));
+        let (most, per_word) = (super::part::most(self.device(), 4), 4 / self.dtype.size());
+        for start in (0..count).step_by(most) {
+            let (end, elements) = (count.min(start + most), self.count());
+            let part = start * per_word..elements.min(end * per_word);
+            let kernel = Kernel::new("fill", "fill").write_part(self, part);
+            kernel.word(end - start).word(word as usize).run((end - start).div_ceil(256));
+        }
     }
 
     /// Copies elements over all of it; panics unless contiguous, unique and the whole storage.

@@ -124,6 +124,11 @@ impl Buffer {
         self.bytes.min(self.memory.size()) / size_of::<T>() * size_of::<T>()
     }
 
+    /// Bytes asked for, in whole units.
+    pub(super) fn padded(&self) -> usize {
+        self.bytes.next_multiple_of(UNIT)
+    }
+
     /// The GPU's handle of it; none after a fault, and for storages without elements.
     #[cfg(feature = "gpu")]
     pub(super) fn gpu(&self) -> Option<&wgpu::Buffer> {

@@ -2,7 +2,9 @@
 //! it, and never see the library behind.
 
 use super::Array;
+use super::part::{unit, window};
 use crate::shape::MAX_DIMS;
+use std::ops::Range;
 
 /// Most words of parameters: what every adapter with immediates has room for.
 pub(super) const MAX_WORDS: usize = 32;
@@ -18,14 +20,20 @@ pub struct KernelKey {
     pub names: Vec<(&'static str, String)>,
 }
 
+/// A storage as a kernel sees it: these elements of it, or all.
+pub(super) struct Binding<'a> {
+    pub(super) array: &'a Array,
+    pub(super) part: Option<Range<usize>>,
+}
+
 /// A kernel of `shaders/`, about to be recorded. Results are bound from 0 on, in the order of [`Kernel::write`];
 /// operands follow, in the order of [`Kernel::read`]. Words fill the shader's `Params`, in order.
 pub struct Kernel<'a> {
     pub(super) shader: &'static str,
     pub(super) entry: &'static str,
     pub(super) names: Vec<(&'static str, String)>,
-    pub(super) writes: Vec<&'a Array>,
-    pub(super) reads: Vec<&'a Array>,
+    pub(super) writes: Vec<Binding<'a>>,
+    pub(super) reads: Vec<Binding<'a>>,
     pub(super) words: Vec<u32>,
 }
 
@@ -44,14 +52,48 @@ impl<'a> Kernel<'a> {
     /// An array that the kernel writes, or reads and writes. It must be contiguous and start its storage.
     pub fn write(mut self, array: &'a mut Array) -> Self {
         assert!(array.contiguous() && array.offset() == 0, "kernels write whole storages");
-        self.writes.push(array);
+        self.writes.push(Binding { array, part: None });
         self
+    }
+
+    /// Elements of it alone: the shader counts from the first of them, which is a multiple of 256 bytes in.
+    #[track_caller]
+    pub fn write_part(mut self, array: &'a mut Array, part: Range<usize>) -> Self {
+        let whole = part == (0..array.count());
+        self = self.write(array);
+        if let Some(binding) = self.writes.last_mut().filter(|_| !whole) {
+            binding.part = Some(aligned(binding.array, part));
+        }
+        self
+    }
+
+    /// The same for elements that begin anywhere: the shader has to know how far inside a unit of [`part::unit`] they do.
+    ///
+    /// [`part::unit`]: super::part::unit
+    pub fn write_reach(self, array: &'a mut Array, part: Range<usize>) -> Self {
+        let from = part.start - part.start % unit(array.dtype().size());
+        self.write_part(array, from..part.end)
     }
 
     /// An array that it reads. Its offset and steps are the shader's business: pass them as words.
     pub fn read(mut self, array: &'a Array) -> Self {
-        self.reads.push(array);
+        self.reads.push(Binding { array, part: None });
         self
+    }
+
+    /// Elements of its storage alone: the shader counts from the first of them, which is a multiple of 256 bytes in.
+    #[track_caller]
+    pub fn read_part(mut self, array: &'a Array, part: Range<usize>) -> Self {
+        self.reads.push(Binding { array, part: Some(aligned(array, part)) });
+        self
+    }
+
+    /// An array that it reads, and no more than that of a storage too large to be bound. It begins at [`Array::start`].
+    pub fn read_view(self, array: &'a Array) -> Self {
+        match array.fits() {
+            true => self.read(array),
+            false => self.read_part(array, window(array.reach(), array.dtype().size())),
+        }
     }
 
     /// A count, size, offset or step.
@@ -89,7 +131,7 @@ impl<'a> Kernel<'a> {
         if groups.contains(&0) {
             return;
         }
-        let device = self.writes[0].device();
+        let device = self.writes[0].array.device();
         #[cfg(feature = "gpu")]
         if let Some(gpu) = device.gpu() {
             return gpu.dispatch(&self, groups.map(|side| side as u32));
@@ -102,12 +144,19 @@ impl<'a> Kernel<'a> {
     }
 }
 
+#[track_caller]
+fn aligned(array: &Array, part: Range<usize>) -> Range<usize> {
+    assert!(part.start.is_multiple_of(unit(array.dtype().size())), "part {part:?} begins inside a unit");
+    part
+}
+
 /// Up to three views of one shape, read in the order of a contiguous result: what `shaders/view.wgsl` takes.
 /// Dimensions that lie behind each other in all of them are merged.
+#[derive(Clone)]
 pub struct Views {
-    offsets: Vec<usize>,
+    pub(super) offsets: Vec<usize>,
     /// Size and steps of each dimension, innermost first.
-    dims: Vec<(usize, Vec<usize>)>,
+    pub(super) dims: Vec<(usize, Vec<usize>)>,
 }
 
 impl Views {

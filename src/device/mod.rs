@@ -9,6 +9,7 @@ pub mod kernel;
 mod ledger;
 mod memory;
 pub mod observe;
+pub mod part;
 
 pub use array::{Array, Spec};
 pub use buffer::Buffer;
@@ -208,6 +209,15 @@ impl Device {
             return gpu.about().max_bindings as usize;
         }
         8
+    }
+
+    /// Most bytes of one storage that a kernel may bind; the null device has no limit.
+    pub fn binding(&self) -> u64 {
+        #[cfg(feature = "gpu")]
+        if let Some(gpu) = self.gpu() {
+            return gpu.binding();
+        }
+        u64::MAX
     }
 
     /// GPU kernels used so far; on the null device those that would have been.

@@ -3,7 +3,8 @@
 
 use super::walk::{CHUNK, Reader};
 use crate::device::cpu::row;
-use crate::device::kernel::{Kernel, Views};
+use crate::device::kernel::Kernel;
+use crate::device::part::Piece;
 use crate::device::{Array, cpu};
 use crate::dtype::{DType, Element};
 
@@ -86,12 +87,23 @@ pub(crate) fn record_update(function: &str, x: &Array, y: &mut Array) {
     run(("UPDATE", "dense_update", "strided_update"), function, &[x], y);
 }
 
-fn run((kind, dense, strided): (&str, &'static str, &'static str), function: &str, ins: &[&Array], y: &mut Array) {
+fn run(entries: (&str, &'static str, &'static str), function: &str, ins: &[&Array], y: &mut Array) {
     let ins: Vec<Array> = ins.iter().map(|x| x.broadcast(y.shape())).collect();
-    let views = Views::new(&ins.iter().collect::<Vec<_>>());
-    let (count, result, steps) = (y.count(), wgsl(y.dtype()), views.dense());
+    for piece in Piece::cut(&ins.iter().collect::<Vec<_>>(), y) {
+        run_piece(entries, function, &ins, y, &piece);
+    }
+}
+
+fn run_piece(
+    (kind, dense, strided): (&str, &'static str, &'static str),
+    function: &str,
+    ins: &[Array],
+    y: &mut Array,
+    piece: &Piece,
+) {
+    let (count, result, steps) = (piece.count, wgsl(y.dtype()), piece.views.dense());
     let (entry, threads) = if steps.is_some() { (dense, count.div_ceil(4)) } else { (strided, count) };
-    let mut kernel = Kernel::new("elementwise", entry).name("Y", result).write(y);
+    let mut kernel = piece.bind(Kernel::new("elementwise", entry).name("Y", result), y, ins);
     for (other, none) in [("ONE", "none_one"), ("TWO", "none_two"), ("THREE", "none_three"), ("UPDATE", "none_update")]
     {
         kernel = kernel.name(other, if other == kind { function } else { none });
@@ -101,42 +113,37 @@ fn run((kind, dense, strided): (&str, &'static str, &'static str), function: &st
         kernel = kernel.name(kind, ins.get(i).map_or("u32", |x| wgsl(x.dtype())));
         kernel = kernel.name(step, steps.as_ref().and_then(|steps| steps.get(i)).copied().unwrap_or(0));
     }
-    let kernel = ins.iter().fold(kernel, Kernel::read);
-    views.fill(kernel, count).run(threads.div_ceil(256));
+    piece.views.fill(kernel, count).run(threads.div_ceil(256));
 }
 
 /// The same elements row by row, of any type, on a GPU.
 pub(crate) fn record_copy(x: &Array, y: &mut Array) {
-    if x.dtype().size() == 4 {
-        let (views, count) = (Views::new(&[x]), x.count());
-        let (entry, threads) = if views.dense().is_some_and(|steps| steps[0] == 1) {
-            ("dense", count.div_ceil(4))
-        } else {
-            ("strided", count)
+    for piece in Piece::cut(&[x], y) {
+        let count = piece.count;
+        let (entry, threads) = match piece.views.dense().is_some_and(|steps| steps[0] == 1) {
+            _ if x.dtype().size() == 2 => ("halves", count.div_ceil(2)),
+            true => ("dense", count.div_ceil(4)),
+            false => ("strided", count),
         };
-        let kernel = Kernel::new("copy", entry).write(y).read(x).words([0; 4]);
-        return views.fill(kernel, count).run(threads.div_ceil(256));
+        let kernel = piece.bind(Kernel::new("copy", entry), y, [x]).words([0; 4]);
+        piece.views.fill(kernel, count).run(threads.div_ceil(256));
     }
-    let count = x.count();
-    let kernel = Kernel::new("copy", "halves").write(y).read(x).words([0; 4]);
-    Views::new(&[x]).fill(kernel, count).run(count.div_ceil(2).div_ceil(256));
 }
 
 /// Conversion on a GPU.
 pub(crate) fn record_cast(x: &Array, y: &mut Array) {
-    let count = x.count();
-    let (entry, threads) = match y.dtype().size() {
-        2 => ("cast_to_halves", count.div_ceil(2)),
-        _ => ("cast_to_words", count),
-    };
     // Brain floats have fewer bits than singles at the same range: rounding twice would show.
     let odd = if (x.dtype(), y.dtype()) == (DType::U32, DType::BF16) { "_odd" } else { "" };
-    let kernel = Kernel::new("cast", entry)
-        .name("READ", format!("read_{}{odd}", x.dtype()))
-        .name("WRITE", format!("write_{}", y.dtype()))
-        .write(y)
-        .read(x);
-    Views::new(&[x]).fill(kernel, count).run(threads.div_ceil(256));
+    let (read, write) = (format!("read_{}{odd}", x.dtype()), format!("write_{}", y.dtype()));
+    for piece in Piece::cut(&[x], y) {
+        let count = piece.count;
+        let (entry, threads) = match y.dtype().size() {
+            2 => ("cast_to_halves", count.div_ceil(2)),
+            _ => ("cast_to_words", count),
+        };
+        let kernel = piece.bind(Kernel::new("cast", entry).name("READ", &read).name("WRITE", &write), y, [x]);
+        piece.views.fill(kernel, count).run(threads.div_ceil(256));
+    }
 }
 
 /// The shader type of elements.

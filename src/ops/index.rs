@@ -3,7 +3,7 @@
 use super::{Input, Op, Outputs, Sample};
 use crate::autograd::{Derivative, Factors, Saved, Transpose2};
 use crate::device::kernel::Kernel;
-use crate::device::{Array, Spec, cpu};
+use crate::device::{Array, Spec, cpu, part};
 use crate::dtype::{DType, Element};
 use crate::scalar::Float;
 use crate::tensor::Tensor;
@@ -94,7 +94,15 @@ impl Op for ScatterAdd {
         match (ins[1].count(), out.add) {
             (0, true) => {}
             (0, false) => out.y.fill(0.0_f32),
-            _ => record_scatter_add(ins[0], ins[1], out),
+            (count, add) => {
+                let together = rows_together(ins[0], ins[0].count() / count, 1);
+                // Indices and their positions are sorted together.
+                let together = together.min(count).min(part::most(out.y.device(), 4) / 2);
+                for first in (0..count).step_by(together) {
+                    let [x, ids] = [ins[0], ins[1]].map(|x| x.narrow(0, first, together.min(count - first)));
+                    record_scatter_add(&x, &ids, out.y, add || first > 0);
+                }
+            }
         }
     }
     fn adds(&self) -> bool {
@@ -151,37 +159,68 @@ fn pack(kernel: Kernel<'_>, width: usize, start: usize) -> (usize, Kernel<'_>) {
     }
 }
 
+/// Rows of the result and of the table are cut to what can be bound: each part of the table fills in the rows it has.
 fn record_gather(table: &Array, ids: &Array, y: &mut Array) {
+    if y.count() == 0 {
+        return;
+    }
+    let ids = ids.reshaped([ids.count()].into()).expect("indices are contiguous");
     let (rows, count) = (table.shape()[0], ids.count());
-    let (width, start, size) = (y.count() / count, table.offset(), y.count());
+    let width = y.count() / count;
+    let least = part::rows_of_units(width, part::unit(y.dtype().size()));
+    let together = rows_together(y, width, least).min(rows_together(&ids, 1, least));
+    let held = rows_together(table, width, 1).min(rows.max(1));
+    for first in (0..count).step_by(together) {
+        let some = ids.narrow(0, first, together.min(count - first));
+        for row in (0..rows.max(1)).step_by(held) {
+            gather_part(&table.narrow(0, row, held.min(rows - row)), [row, rows], &some, y, [first, width]);
+        }
+    }
+}
+
+/// How many rows of that many elements can be bound together, a multiple of `least`, wherever they begin.
+fn rows_together(x: &Array, width: usize, least: usize) -> usize {
+    let (width, size, device) = (width.max(1), x.dtype().size(), x.device());
+    let most = part::most(device, size).saturating_sub(part::unit(size));
+    if x.fits() { usize::MAX } else { (most / width / least).max(1) * least }
+}
+
+/// Those rows at `ids` that this part of the table has, its rows from `before` on of `all`; the result's from `first` on.
+fn gather_part(table: &Array, [before, all]: [usize; 2], ids: &Array, y: &mut Array, [first, width]: [usize; 2]) {
+    let (rows, count, start) = (table.shape()[0], ids.count(), table.start());
+    let size = count * width;
     let words = y.dtype().size() == 4;
     let entry = if words { "gather" } else { "gather_halves" };
     let (pack, kernel) = pack(Kernel::new("index", entry), width, start);
     let (part, threads) = if words { (pack, size / pack) } else { (1, size.div_ceil(2)) };
-    let kernel = kernel.write(y).read(table).read(ids);
-    let sizes = [count, rows, width / part, start / part, ids.offset(), size / part];
+    let kernel = kernel.write_part(y, first * width..first * width + size).read_view(table).read_view(ids);
+    let sizes = [count, rows, width / part, start / part, ids.start(), size / part, 0, before, all];
     kernel.words(sizes).run(threads.div_ceil(256));
 }
 
 /// Positions sorted by index, then every row of the result from its part of the list.
-fn record_scatter_add(x: &Array, ids: &Array, out: Outputs<'_>) {
-    let (y, count) = (out.y, ids.count());
+fn record_scatter_add(x: &Array, ids: &Array, y: &mut Array, add: bool) {
+    let count = ids.count();
     let (rows, size) = (y.shape()[0], y.count());
-    let (device, width, start) = (y.device().clone(), size / rows, x.offset());
+    let (device, width, start) = (y.device().clone(), size / rows, x.start());
     let scratch = |count: usize| device.scratch(Spec::new(DType::U32, [count]));
     let kernel = |entry| pack(Kernel::new("index", entry), width, start);
     let run = |entry, from: &Array, to: &mut Array, threads: usize| {
-        let kernel = kernel(entry).1.write(to).read(from).words([count, rows, width, 0, from.offset()]);
+        let kernel = kernel(entry).1.write(to).read_view(from).words([count, rows, width, 0, from.start()]);
         kernel.run(threads.div_ceil(256));
     };
     let (mut blocks, mut order, mut starts) = (scratch(2 * count), scratch(2 * count), scratch(rows + 1));
     run("sort_blocks", ids, &mut blocks, count);
     run("merge_blocks", &blocks, &mut order, count);
     run("find_rows", &order, &mut starts, rows + 1);
-    let (pack, kernel) = kernel("sum_rows");
-    let kernel = kernel.write(y).read(x).read(&order).read(&starts);
-    let sizes = [count, rows, width / pack, start / pack, 0, size / pack, out.add.into()];
-    kernel.words(sizes).run((size / pack).div_ceil(256));
+    let together = rows_together(y, width, part::rows_of_units(width, part::unit(4)));
+    for row in (0..rows).step_by(together) {
+        let (pack, kernel) = kernel("sum_rows");
+        let size = together.min(rows - row) * width;
+        let kernel = kernel.write_part(y, row * width..row * width + size).read_view(x).read(&order).read(&starts);
+        let sizes = [count, rows, width / pack, start / pack, 0, size / pack, add.into(), row];
+        kernel.words(sizes).run((size / pack).div_ceil(256));
+    }
 }
 
 impl Tensor {

@@ -2,6 +2,7 @@
 
 mod gpu;
 mod plan;
+mod split;
 
 pub use gpu::product as gpu_product;
 pub use plan::Family;

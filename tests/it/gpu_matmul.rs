@@ -24,7 +24,7 @@ const FAMILIES: [Option<Family>; 8] = [
 
 /// How an operand lies in its storage.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Lie {
+pub enum Lie {
     Rows,
     Columns,
     /// Inside a larger matrix, whole fours from its edges.
@@ -35,7 +35,7 @@ enum Lie {
     Broadcast,
 }
 
-fn random(shape: impl Into<Shape>, lie: Lie, seed: u64, device: &Device) -> Tensor {
+pub fn random(shape: impl Into<Shape>, lie: Lie, seed: u64, device: &Device) -> Tensor {
     let shape = shape.into();
     let draw = |shape: Shape| Input::normal(shape).tensor(Seed(seed), DType::F32, device);
     let (rows, columns) = (shape.len() - 2, shape.len() - 1);
@@ -61,7 +61,7 @@ fn exact(x: &Tensor) -> Tensor {
 }
 
 /// Compares with the host's sum of `starts` and `a b`; the error may be that of as many roundings in random order.
-fn assert_product(found: &Tensor, a: &Tensor, b: &Tensor, starts: &[&Tensor], what: &str) {
+pub fn assert_product(found: &Tensor, a: &Tensor, b: &Tensor, starts: &[&Tensor], what: &str) {
     let (a, b) = (exact(a), exact(b));
     let sum = |product: Tensor, f: fn(&Tensor) -> Tensor| -> Vec<f64> {
         starts.iter().fold(product, |sum, start| sum + f(&exact(start))).to_vec().unwrap()

@@ -14,6 +14,8 @@ mod gpu_functions;
 #[cfg(feature = "gpu")]
 mod gpu_index;
 #[cfg(feature = "gpu")]
+mod gpu_large;
+#[cfg(feature = "gpu")]
 mod gpu_matmul;
 #[cfg(feature = "gpu")]
 mod gpu_ops;

@@ -15,12 +15,14 @@ pub use cache::folder as cache_folder;
 pub use counters::Counters;
 pub(crate) use replay::Recording;
 
-use super::kernel::{Kernel, KernelKey};
+use super::kernel::{Binding, Kernel, KernelKey};
+use super::memory::UNIT;
 use crate::error::{Error, Result};
 use cache::Cache;
 use pipeline::Pipelines;
 use recorder::{Command, Uniform};
 use std::collections::HashMap;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -37,13 +39,15 @@ pub struct Options {
     pub immediates: bool,
     /// Most bytes of storages; none is refused before the driver refuses it.
     pub limit: Option<u64>,
+    /// Most bytes of one storage that a kernel binds, where that is to be less than the adapter allows.
+    pub binding: Option<u64>,
     /// Folder for compiled pipelines, kept from run to run where the adapter can; none keeps nothing.
     pub cache: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { immediates: true, limit: None, cache: None }
+        Options { immediates: true, limit: None, binding: None, cache: None }
     }
 }
 
@@ -52,6 +56,8 @@ pub struct Gpu {
     about: Adapter,
     /// Most bytes of storages.
     limit: AtomicU64,
+    /// Most bytes of one storage that a kernel binds.
+    binding: u64,
     device: wgpu::Device,
     queue: wgpu::Queue,
     state: Mutex<State>,
@@ -64,7 +70,7 @@ struct State {
     pipelines: Pipelines,
     uniform: Option<Uniform>,
     commands: Vec<Command>,
-    bind_groups: HashMap<(u64, Vec<Buffer>), BindGroup>,
+    bind_groups: HashMap<(u64, Vec<Bound>), BindGroup>,
     counters: Counters,
     /// What is recorded to be replayed, while it is.
     capture: Option<Vec<Command>>,
@@ -130,7 +136,9 @@ impl Gpu {
             generation: 0,
         };
         let limit = AtomicU64::new(options.limit.unwrap_or(u64::MAX));
-        Ok(Gpu { about, limit, device, queue, state: Mutex::new(state), fault })
+        let most = device.limits().max_storage_buffer_binding_size;
+        let binding = options.binding.map_or(most, |binding| binding.min(most));
+        Ok(Gpu { about, limit, binding, device, queue, state: Mutex::new(state), fault })
     }
 
     /// What its driver says of it.
@@ -151,6 +159,11 @@ impl Gpu {
     /// Most bytes of storages that its pool may hold.
     pub(super) fn limit(&self) -> u64 {
         self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Most bytes of one storage that a kernel binds.
+    pub(super) fn binding(&self) -> u64 {
+        self.binding
     }
 
     /// From now on, more bytes of storages than these are refused as if the driver had no more.
@@ -192,10 +205,18 @@ impl Gpu {
         locked(&self.fault).get_or_insert(Fault::Memory { needed, limit, what });
     }
 
-    /// Most bytes of one storage: kernels see it whole.
+    /// Most bytes of one storage: what the adapter has, and what elements of two bytes can be counted in 32 bits.
     fn largest(&self) -> u64 {
-        let limits = self.device.limits();
-        limits.max_buffer_size.min(limits.max_storage_buffer_binding_size)
+        self.device.limits().max_buffer_size.min(2 * u64::from(u32::MAX))
+    }
+
+    /// Notes that a kernel of this shader was to see `needed` bytes of one storage.
+    fn too_large(&self, shader: &str, needed: u64) {
+        let (name, limit) = (&self.about.name, self.binding);
+        let what = format!(
+            "on device {name} a kernel sees at most {limit} bytes of one tensor, and {shader} was to see {needed}; try a smaller batch or context"
+        );
+        locked(&self.fault).get_or_insert(Fault::Memory { needed, limit, what });
     }
 
     /// A storage of `bytes` bytes, or none if the driver has no more.
@@ -233,12 +254,15 @@ impl Gpu {
         if self.faulty() {
             return;
         }
-        let buffers = kernel.writes.iter().chain(&kernel.reads).map(|array| array.gpu_buffer().cloned());
-        let Some(buffers) = buffers.collect::<Option<Vec<Buffer>>>() else { return };
+        let bound = kernel.writes.iter().chain(&kernel.reads).map(|binding| self.bound(binding));
+        let Some(bound) = bound.collect::<Option<Vec<Bound>>>() else { return };
+        if let Some(large) = bound.iter().find(|bound| bound.bytes() > self.binding) {
+            return self.too_large(kernel.shader, large.bytes());
+        }
         let state = &mut *locked(&self.state);
         let (pipeline, compiled) = state.pipelines.get(&self.device, kernel);
         state.counters.pipelines += u64::from(compiled);
-        let bind_group = state.bind_group(&self.device, &pipeline.layout, buffers);
+        let bind_group = state.bind_group(&self.device, &pipeline.layout, bound);
         let words = kernel.words.clone();
         state.record(Command::Dispatch { pipeline, bind_group, words, groups });
         state.counters.dispatches += 1;
@@ -246,6 +270,21 @@ impl Gpu {
             self.submit(state);
         }
         state.counters.host_ns += start.elapsed().as_nanos() as u64;
+    }
+
+    /// What of a storage is bound: those of the pool may be larger than what was asked for.
+    fn bound(&self, binding: &Binding<'_>) -> Option<Bound> {
+        let buffer = binding.array.gpu_buffer()?.clone();
+        let size = binding.array.dtype().size() as u64;
+        let (start, bytes) = match &binding.part {
+            Some(part) => {
+                let [start, end] = [part.start, part.end].map(|element| element as u64 * size);
+                (start, end.next_multiple_of(UNIT as u64) - start)
+            }
+            None if buffer.size() <= self.binding => (0, buffer.size()),
+            None => (0, binding.array.storage_bytes() as u64),
+        };
+        Some(Bound { buffer, start, bytes: NonZeroU64::new(bytes)? })
     }
 
     /// Hands over what was recorded.
@@ -282,18 +321,18 @@ impl State {
         self.commands.push(command);
     }
 
-    fn bind_group(&mut self, device: &wgpu::Device, layout: &pipeline::Layout, buffers: Vec<Buffer>) -> BindGroup {
+    fn bind_group(&mut self, device: &wgpu::Device, layout: &pipeline::Layout, bound: Vec<Bound>) -> BindGroup {
         if self.bind_groups.len() >= MOST_BIND_GROUPS {
             self.bind_groups.clear();
         }
-        let key = (layout.id, buffers);
+        let key = (layout.id, bound);
         if let Some(found) = self.bind_groups.get(&key) {
             return found.clone();
         }
         self.counters.bind_groups += 1;
         let numbered = key.1.iter().enumerate();
         let entries: Vec<_> =
-            numbered.map(|(i, buffer)| BindGroupEntry { binding: i as u32, resource: whole(buffer) }).collect();
+            numbered.map(|(i, bound)| BindGroupEntry { binding: i as u32, resource: bound.resource() }).collect();
         let layout = &layout.bindings;
         let made = device.create_bind_group(&BindGroupDescriptor { label: None, layout, entries: &entries });
         self.bind_groups.insert(key, made.clone());
@@ -301,8 +340,23 @@ impl State {
     }
 }
 
-fn whole(buffer: &Buffer) -> wgpu::BindingResource<'_> {
-    wgpu::BindingResource::Buffer(BufferBinding { buffer, offset: 0, size: None })
+/// Bytes of a storage that a kernel sees.
+#[derive(PartialEq, Eq, Hash)]
+struct Bound {
+    buffer: Buffer,
+    start: u64,
+    bytes: NonZeroU64,
+}
+
+impl Bound {
+    fn bytes(&self) -> u64 {
+        self.bytes.get()
+    }
+
+    fn resource(&self) -> wgpu::BindingResource<'_> {
+        let size = Some(self.bytes);
+        wgpu::BindingResource::Buffer(BufferBinding { buffer: &self.buffer, offset: self.start, size })
+    }
 }
 
 fn uniform(device: &wgpu::Device, layout: &wgpu::BindGroupLayout) -> Uniform {
@@ -313,7 +367,7 @@ fn uniform(device: &wgpu::Device, layout: &wgpu::BindGroupLayout) -> Uniform {
         usage,
         mapped_at_creation: false,
     });
-    let size = std::num::NonZeroU64::new(pipeline::PARAMETER_BYTES.into());
+    let size = NonZeroU64::new(pipeline::PARAMETER_BYTES.into());
     let resource = wgpu::BindingResource::Buffer(BufferBinding { buffer: &buffer, offset: 0, size });
     let entries = [BindGroupEntry { binding: 0, resource }];
     let group = device.create_bind_group(&BindGroupDescriptor { label: None, layout, entries: &entries });

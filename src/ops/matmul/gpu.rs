@@ -1,10 +1,12 @@
 //! Matrix products on a GPU: how operands are handed to the kernels of `shaders/matmul*.wgsl`.
 
 use super::plan::{Family, Plan, Size, blocks};
+use super::split;
 use crate::device::kernel::Kernel;
-use crate::device::{Array, Spec};
+use crate::device::{Array, Spec, part};
 use crate::dtype::DType;
 use crate::shape::{Shape, Strides};
+use std::ops::Range;
 
 /// Dimensions that batches may have: an array has six.
 const BATCH_DIMS: usize = 4;
@@ -33,12 +35,10 @@ pub fn product(a: &Array, b: &Array, y: &mut Array, bias: Option<&Array>, add: b
         Some(family) => Plan::of(family, &size, along_k),
         None => Plan::choose(&size, along_k, software(y)),
     };
-    if plan.parts == 1 {
-        return product.record(&plan, y);
+    match [Some(a), Some(b), bias].into_iter().flatten().all(Array::fits) && y.fits() {
+        true => product.run(plan, y),
+        false => split::run(a, b, y, bias, add, &plan),
     }
-    let mut parts = y.device().scratch(Spec::new(DType::F32, [plan.parts, y.count()]));
-    Product { bias: None, add: false, ..product }.record(&plan, &mut parts);
-    product.sum(&parts, plan.parts, y);
 }
 
 /// Whether kernels run on the host. The null device counts for a card.
@@ -59,7 +59,7 @@ enum Load {
 
 /// A matrix [rows, k] in each batch: b is taken transposed, so that both operands are alike.
 #[derive(Clone, Copy)]
-struct Operand<'a> {
+pub(super) struct Operand<'a> {
     array: &'a Array,
     row: usize,
     k: usize,
@@ -83,14 +83,14 @@ impl<'a> Operand<'a> {
     }
 
     /// Whether neighbours lie along k rather than along rows.
-    fn along_k(&self) -> bool {
+    pub(super) fn along_k(&self) -> bool {
         self.k != 0 && (self.k <= self.row || self.row == 0)
     }
 
     fn load(&self) -> Load {
         let fours = |steps: &[usize]| steps.iter().all(|step| step.is_multiple_of(4));
         match self {
-            _ if !fours(&self.batch) || !fours(&[self.array.offset()]) => Load::Any,
+            _ if !fours(&self.batch) || !fours(&[self.array.start()]) => Load::Any,
             _ if self.k == 1 && fours(&[self.row]) => Load::AlongK,
             _ if self.row == 1 && fours(&[self.k]) => Load::AlongRows,
             _ => Load::Any,
@@ -99,13 +99,15 @@ impl<'a> Operand<'a> {
 }
 
 /// A product about to be recorded.
-#[derive(Clone, Copy)]
-struct Product<'a> {
-    size: Size,
-    left: Operand<'a>,
-    right: Operand<'a>,
-    /// Steps of the result and of the bias along rows and columns.
+#[derive(Clone)]
+pub(super) struct Product<'a> {
+    pub size: Size,
+    pub left: Operand<'a>,
+    pub right: Operand<'a>,
+    /// Elements of the result that it is about, counted from the first of them, and their steps along rows and columns.
+    part: Range<usize>,
     result: [usize; 2],
+    /// Steps of the bias.
     start: [usize; 2],
     bias: Option<&'a Array>,
     add: bool,
@@ -114,7 +116,7 @@ struct Product<'a> {
 }
 
 impl<'a> Product<'a> {
-    fn new(a: &'a Array, b: &'a Array, bias: Option<&'a Array>, add: bool) -> Product<'a> {
+    pub(super) fn new(a: &'a Array, b: &'a Array, bias: Option<&'a Array>, add: bool) -> Product<'a> {
         let [m, k] = [1, 0].map(|axis| a.shape()[a.shape().len() - 1 - axis]);
         let n = b.shape().last_size();
         let lead = Shape::new(a.shape().leading(2)).broadcast(&Shape::new(b.shape().leading(2)));
@@ -123,6 +125,7 @@ impl<'a> Product<'a> {
             size: Size { m, n, k, batches: lead.count() },
             left: Operand::new(a, [1, 0], &lead),
             right: Operand::new(b, [0, 1], &lead),
+            part: 0..lead.count() * m * n,
             result: [n, 1],
             start: [0, bias.map_or(0, |bias| bias.strides()[0] as usize)],
             bias,
@@ -131,11 +134,34 @@ impl<'a> Product<'a> {
         }
     }
 
+    /// The same with a result that is these elements of a larger one, its rows `row` apart.
+    pub(super) fn within(self, part: Range<usize>, row: usize) -> Product<'a> {
+        Product { part, result: [row, 1], ..self }
+    }
+
     /// The transposed result of the transposed operands: the same elements.
     fn swapped(self) -> Product<'a> {
         let size = Size { m: self.size.n, n: self.size.m, ..self.size };
         let [result, start] = [self.result, self.start].map(|[rows, columns]| [columns, rows]);
         Product { size, left: self.right, right: self.left, result, start, ..self }
+    }
+
+    /// By the kernel of `plan`, in as many parts of k as are bound together.
+    pub(super) fn run(self, plan: Plan, y: &mut Array) {
+        let count = self.part.len();
+        let plan = plan.limited(self.size.k, part::most(y.device(), 4) / count);
+        if plan.parts == 1 {
+            return self.record(&plan, y);
+        }
+        let mut parts = y.device().scratch(Spec::new(DType::F32, [plan.parts, count]));
+        let all = Product { bias: None, add: false, part: 0..parts.count(), ..self.clone() };
+        all.record(&plan, &mut parts);
+        self.sum(&parts, plan.parts, y);
+    }
+
+    /// Where the result begins in what is bound of it.
+    fn first(&self) -> usize {
+        self.part.start % part::unit(4)
     }
 
     fn start_word(&self) -> usize {
@@ -166,9 +192,10 @@ impl<'a> Product<'a> {
                 (kernel, tiles(rows, columns))
             }
         };
-        let kernel = kernel.write(y).read(product.left.array).read(product.right.array);
+        let kernel = kernel.write_reach(y, product.part.clone());
+        let kernel = kernel.read_view(product.left.array).read_view(product.right.array);
         // A kernel binds what it might read.
-        let kernel = kernel.read(product.bias.unwrap_or(product.right.array));
+        let kernel = kernel.read_view(product.bias.unwrap_or(product.right.array));
         product.words(plan, kernel).run(groups);
     }
 
@@ -205,8 +232,9 @@ impl<'a> Product<'a> {
     /// How it writes.
     fn store(&self) -> &'static str {
         match self.result {
-            [_, 1] if self.size.n.is_multiple_of(4) => "store_rows",
-            [1, _] if self.size.m.is_multiple_of(4) => "store_columns",
+            _ if !self.part.start.is_multiple_of(4) => "store_any",
+            [step, 1] if step.is_multiple_of(4) && self.size.n.is_multiple_of(4) => "store_rows",
+            [1, step] if step.is_multiple_of(4) && self.size.m.is_multiple_of(4) => "store_columns",
             _ => "store_any",
         }
     }
@@ -215,19 +243,20 @@ impl<'a> Product<'a> {
     fn words(&self, plan: &Plan, kernel: Kernel<'a>) -> Kernel<'a> {
         let Size { m, n, k, batches } = self.size;
         let kernel = [self.left, self.right].into_iter().fold(kernel.words([m, n, k]), |kernel, operand| {
-            kernel.words([operand.array.offset(), operand.row, operand.k])
+            kernel.words([operand.array.start(), operand.row, operand.k])
         });
-        let bias = self.bias.map_or(0, Array::offset);
-        let kernel = kernel.words(self.result).word(bias).words(self.start).word(self.start_word());
+        let bias = self.bias.map_or(0, Array::start);
+        let kernel = kernel.word(self.first()).words(self.result).word(bias).words(self.start).word(self.start_word());
         let kernel = kernel.words([plan.parts, plan.depth, batches]).words(self.batch.into_iter().take(BATCH_DIMS - 1));
         kernel.words(self.left.batch).words(self.right.batch).word(plan.side)
     }
 
     /// The sum of `parts` results, and what it is added to.
     fn sum(&self, results: &Array, parts: usize, y: &mut Array) {
-        let count = y.count();
-        let kernel = Kernel::new("matmul_parts", "sum").write(y).read(results).read(self.bias.unwrap_or(results));
-        let kernel = kernel.words([count, parts, self.size.n, self.bias.map_or(0, Array::offset), self.start[1]]);
-        kernel.word(self.start_word()).run(count.div_ceil(256));
+        let count = self.part.len();
+        let kernel = Kernel::new("matmul_parts", "sum").write_reach(y, self.part.clone());
+        let kernel = kernel.read_view(results).read_view(self.bias.unwrap_or(results));
+        let kernel = kernel.words([count, parts, self.size.n, self.bias.map_or(0, Array::start), self.start[1]]);
+        kernel.word(self.start_word()).word(self.first()).run(count.div_ceil(256));
     }
 }

@@ -133,6 +133,12 @@ impl Plan {
         }
     }
 
+    /// The same with at most `most` parts.
+    pub fn limited(self, k: usize, most: usize) -> Plan {
+        let depth = self.depth * self.parts.div_ceil(most.max(1));
+        Plan { parts: k.div_ceil(depth), depth, ..self }
+    }
+
     /// Cuts k into at most `parts`, none of them shorter than `least`, in whole multiples of `unit`.
     fn split(self, k: usize, parts: usize, least: usize, unit: usize) -> Plan {
         let parts = parts.min(k / least).clamp(1, MOST_PARTS);
