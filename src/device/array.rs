@@ -163,14 +163,12 @@ impl Array {
         assert!(self.contiguous() && self.unique() && self.offset == 0, "a view or shared storage written");
         // Two halves to a word; storages are padded to whole ones.
         let word = bytemuck::bytes_of(&value).iter().cycle().take(4).copied().collect::<Vec<u8>>();
-        let count = (self.count() * self.dtype.size()).div_ceil(4);
         let word = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
-        let (most, per_word) = (super::part::most(self.device(), 4), 4 / self.dtype.size());
-        for start in (0..count).step_by(most) {
-            let (end, elements) = (count.min(start + most), self.count());
-            let part = start * per_word..elements.min(end * per_word);
+        let size = self.dtype.size();
+        for part in self.parts(super::part::unit(size)) {
+            let count = (part.len() * size).div_ceil(4);
             let kernel = Kernel::new("fill", "fill").write_part(self, part);
-            kernel.word(end - start).word(word as usize).run((end - start).div_ceil(256));
+            kernel.word(count).word(word as usize).run(count.div_ceil(256));
         }
     }
 

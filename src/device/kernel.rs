@@ -59,10 +59,9 @@ impl<'a> Kernel<'a> {
     /// Elements of it alone: the shader counts from the first of them, which is a multiple of 256 bytes in.
     #[track_caller]
     pub fn write_part(mut self, array: &'a mut Array, part: Range<usize>) -> Self {
-        let whole = part == (0..array.count());
         self = self.write(array);
-        if let Some(binding) = self.writes.last_mut().filter(|_| !whole) {
-            binding.part = Some(aligned(binding.array, part));
+        if let Some(binding) = self.writes.last_mut() {
+            binding.part = aligned(binding.array, part);
         }
         self
     }
@@ -84,7 +83,7 @@ impl<'a> Kernel<'a> {
     /// Elements of its storage alone: the shader counts from the first of them, which is a multiple of 256 bytes in.
     #[track_caller]
     pub fn read_part(mut self, array: &'a Array, part: Range<usize>) -> Self {
-        self.reads.push(Binding { array, part: Some(aligned(array, part)) });
+        self.reads.push(Binding { array, part: aligned(array, part) });
         self
     }
 
@@ -144,10 +143,11 @@ impl<'a> Kernel<'a> {
     }
 }
 
+/// None where all of a storage can be bound as well.
 #[track_caller]
-fn aligned(array: &Array, part: Range<usize>) -> Range<usize> {
+fn aligned(array: &Array, part: Range<usize>) -> Option<Range<usize>> {
     assert!(part.start.is_multiple_of(unit(array.dtype().size())), "part {part:?} begins inside a unit");
-    part
+    (part.start > 0 || !array.fits()).then_some(part)
 }
 
 /// Up to three views of one shape, read in the order of a contiguous result: what `shaders/view.wgsl` takes.

@@ -54,6 +54,14 @@ impl Array {
         self.fits() || fits(self.device(), self.reach(), self.dtype().size())
     }
 
+    /// All elements of a contiguous array that begins its storage, as far as they are bound together: cut at multiples of
+    /// `step`, which a part may begin at.
+    pub fn parts(&self, step: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (count, most) = (self.count(), most(self.device(), self.dtype().size()));
+        let together = if self.fits() { count.max(1) } else { (most / step).max(1) * step };
+        (0..count).step_by(together).map(move |first| first..count.min(first + together))
+    }
+
     /// Those `len` of its parts along `axis` that begin with `start`.
     pub fn narrow(&self, axis: usize, start: usize, len: usize) -> Array {
         self.view(start as isize * self.strides()[axis], self.shape().with(axis, len), *self.strides())
@@ -104,7 +112,7 @@ impl Piece {
 /// never do.
 fn cut(mut views: Views, start: usize, ins: &[&Array], y: &Array, pieces: &mut Vec<Piece>) -> bool {
     let count = views.count();
-    let reaches = [start..start + count].into_iter().chain((0..ins.len()).map(|i| views.reach(i)));
+    let reaches = std::iter::once(start..start + count).chain((0..ins.len()).map(|i| views.reach(i)));
     let sizes = [y].into_iter().chain(ins.iter().copied()).map(|x| x.dtype().size());
     let reaches: Vec<_> = reaches.zip(sizes).collect();
     if reaches.iter().all(|(reach, size)| fits(y.device(), reach.clone(), *size)) {

@@ -4,9 +4,11 @@
 
 use super::{Adam, Gradients, Momentum, Stepped, Turn};
 use crate::device::kernel::Kernel;
+use crate::device::part::unit;
 use crate::device::{Array, Device, Spec, Tag, tagged};
 use crate::dtype::DType;
 use crate::error::Result;
+use std::ops::Range;
 
 /// Elements behind one partial sum of squares.
 const PART: usize = 4096;
@@ -72,13 +74,14 @@ impl Numbers {
         let all = gradients.iter().map(|gradient| parts(gradient)).sum();
         let mut partials = device.scratch(Spec::new(DType::F32, [usize::max(all, 1)]));
         let mut start = 0;
-        for gradients in gradients.chunks((device.bindings() - 1).min(MOST_NORMED)) {
+        let bound: Vec<_> =
+            gradients.iter().flat_map(|gradient| gradient.parts(PART).map(move |part| (*gradient, part))).collect();
+        for bound in bound.chunks((device.bindings() - 1).min(MOST_NORMED)) {
             let mut groups = 0;
-            let kernel = squares(gradients.len()).write(&mut partials);
-            let mut kernel = gradients.iter().copied().fold(kernel.word(start), Kernel::read);
-            for gradient in gradients {
-                kernel = kernel.words([gradient.count(), groups]);
-                groups += parts(gradient);
+            let mut kernel = squares(bound.len()).write(&mut partials).word(start);
+            for (gradient, part) in bound {
+                kernel = kernel.read_part(gradient, part.clone()).words([part.len(), groups]);
+                groups += part.len().div_ceil(PART);
             }
             kernel.run(groups);
             start += groups;
@@ -93,10 +96,13 @@ impl Numbers {
 
     /// Records `w −= rate scale (u + decay w)`.
     pub(super) fn subtract(&self, weight: &mut Array, update: &Array, scale: f64, decay: f64) {
-        let count = weight.count();
-        let kernel = optimizer("subtract").write(weight).read(update).read(&self.given).read(&self.found);
-        let kernel = (0..5).fold(kernel.words([count, 0]), |kernel, _| kernel.float(0.0));
-        kernel.float(scale).float(decay).run(count.div_ceil(256));
+        for part in weight.parts(unit(4)) {
+            let count = part.len();
+            let kernel = optimizer("subtract").write_part(weight, part.clone()).read_part(update, part);
+            let kernel = kernel.read(&self.given).read(&self.found);
+            let kernel = (0..5).fold(kernel.words([count, 0]), |kernel, _| kernel.float(0.0));
+            kernel.float(scale).float(decay).run(count.div_ceil(256));
+        }
     }
 }
 
@@ -118,26 +124,46 @@ fn transform<'a>(entry: &'static str, first: bool) -> Kernel<'a> {
     kernel("optimizer", entry).name("HAS_LOSS", false).name("FIRST", first)
 }
 
+fn taken(turn: &mut Turn<'_>) -> Array {
+    turn.gradient.take().expect("one step for a gradient")
+}
+
 impl Adam {
     /// Update and weight in one pass, as many parameters at once as the device binds.
     pub(super) fn record_adamw(&self, numbers: &Numbers, turns: &mut [Turn<'_>]) {
         let together = ((numbers.found.device().bindings() - 2) / 4).min(MOST_STEPPED);
-        turns.chunks_mut(together).for_each(|turns| self.record_together(numbers, turns));
+        let (mut whole, large): (Vec<_>, Vec<_>) = turns.iter_mut().partition(|turn| turn.weight.fits());
+        whole.chunks_mut(together).for_each(|turns| {
+            let gradients: Vec<Array> = turns.iter_mut().map(|turn| taken(turn)).collect();
+            self.record_together(numbers, turns, &gradients, None);
+        });
+        for turn in large {
+            let gradient = [taken(turn)];
+            for part in turn.weight.parts(unit(4)) {
+                self.record_together(numbers, &mut [&mut *turn], &gradient, Some(part));
+            }
+        }
     }
 
-    fn record_together(&self, numbers: &Numbers, turns: &mut [Turn<'_>]) {
-        let gradients: Vec<Array> =
-            turns.iter_mut().map(|turn| turn.gradient.take().expect("one step for a gradient")).collect();
+    /// `part`: of each of them, or else all.
+    fn record_together(
+        &self,
+        numbers: &Numbers,
+        turns: &mut [&mut Turn<'_>],
+        gradients: &[Array],
+        part: Option<Range<usize>>,
+    ) {
         let mut kernel = self.decays_of(Kernel::new("adamw", "adamw").name("TENSORS", turns.len()));
         let mut groups = 0;
-        for turn in turns {
-            let count = turn.weight.count();
+        for (turn, gradient) in turns.iter_mut().zip(gradients) {
+            let part = part.clone().unwrap_or(0..turn.weight.count());
             let [m, v] = &mut turn.state[..] else { unreachable!("two slots") };
-            kernel = kernel.write(turn.weight).write(m).write(v);
-            kernel = kernel.words([count, groups]).float(turn.rate).float(turn.decay);
-            groups += count.div_ceil(4).div_ceil(256);
+            kernel = kernel.words([part.len(), groups]).float(turn.rate).float(turn.decay);
+            groups += part.len().div_ceil(4).div_ceil(256);
+            kernel = kernel.write_part(turn.weight, part.clone()).write_part(m, part.clone());
+            kernel = kernel.write_part(v, part.clone()).read_part(gradient, part);
         }
-        gradients.iter().fold(kernel, Kernel::read).read(&numbers.given).read(&numbers.found).run(groups);
+        kernel.read(&numbers.given).read(&numbers.found).run(groups);
     }
 
     fn decays_of<'a>(&self, kernel: Kernel<'a>) -> Kernel<'a> {
@@ -146,20 +172,27 @@ impl Adam {
     }
 
     pub(super) fn record(&self, numbers: &Numbers, state: &mut [Array], gradient: &mut Array, first: bool) {
-        let count = gradient.count();
         let [m, v] = state else { unreachable!("two slots") };
-        let kernel = transform("adam", first).write(gradient).write(m).write(v).read(&numbers.found);
-        self.decays_of(kernel.words([count, 0])).run(count.div_ceil(256));
+        for part in gradient.parts(unit(4)) {
+            let count = part.len();
+            let kernel = transform("adam", first).write_part(gradient, part.clone()).write_part(m, part.clone());
+            let kernel = kernel.write_part(v, part).read(&numbers.found);
+            self.decays_of(kernel.words([count, 0])).run(count.div_ceil(256));
+        }
     }
 }
 
 impl Momentum {
     pub(super) fn record(&self, numbers: &Numbers, state: &mut [Array], gradient: &mut Array, first: bool) {
-        let count = gradient.count();
-        let kernel = match state.first_mut() {
-            Some(velocity) => transform("momentum", first).write(gradient).write(velocity),
-            None => transform("scale", first).write(gradient),
-        };
-        kernel.read(&numbers.found).words([count, 0]).float(self.beta).run(count.div_ceil(256));
+        for part in gradient.parts(unit(4)) {
+            let count = part.len();
+            let kernel = match state.first_mut() {
+                Some(velocity) => {
+                    transform("momentum", first).write_part(gradient, part.clone()).write_part(velocity, part)
+                }
+                None => transform("scale", first).write_part(gradient, part),
+            };
+            kernel.read(&numbers.found).words([count, 0]).float(self.beta).run(count.div_ceil(256));
+        }
     }
 }

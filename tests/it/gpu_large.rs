@@ -9,7 +9,8 @@ use eckart::device::gpu::Options;
 use eckart::ops::Input;
 use eckart::ops::attention::Attention;
 use eckart::ops::matmul::{Family, gpu_product};
-use eckart::{DType, Device, Error, Seed, Tensor};
+use eckart::optim::{Adam, Chain, Gradients, Group, Momentum, Optimizer};
+use eckart::{DType, Device, Error, Parameter, Seed, Tensor};
 
 const BINDING: u64 = 64 << 10;
 
@@ -244,4 +245,40 @@ fn cut_products_need_no_more_than_planned() {
         device.ledger().peak().total()
     };
     assert!(peak(&gpu) <= peak(&Device::null_gpu()));
+}
+
+#[derive(Clone)]
+struct Weights {
+    large: Parameter,
+    small: Parameter,
+}
+eckart::module!(Weights: large, small);
+
+/// Three steps with clipping, by each optimizer's kernels.
+#[test]
+fn steps_of_optimizers_are_cut() {
+    let Some(gpu) = device() else { return };
+    let adam = || Optimizer::new(Adam::default(), Group::decay_matrices(0.1));
+    let momentum = || Optimizer::new(Momentum { beta: 0.9 }, Group::decay_matrices(0.1));
+    let chain = || Optimizer::new(Chain(vec![Box::new(Adam::default())]), Group::decay_matrices(0.1));
+    let plain = || Optimizer::new(Momentum { beta: 0.0 }, Group::decay_matrices(0.1));
+    let makers: [&dyn Fn() -> Optimizer; 4] = [&adam, &momentum, &chain, &plain];
+    for make in makers {
+        same(&gpu, "step", |device| {
+            let parameter = |shape: &[usize], seed| Parameter::new(normal(shape, seed, device));
+            let mut model = Weights { large: parameter(&[301, 101], 1), small: parameter(&[50], 2) };
+            let mut optimizer = make();
+            for step in 0..3 {
+                let (mut gradients, mut squares) = (Gradients::new(), 0.0);
+                for (i, parameter) in [&model.large, &model.small].into_iter().enumerate() {
+                    let gradient = normal(parameter.tensor().shape(), 10 * step + i as u64, device);
+                    squares += numbers(&gradient).iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
+                    gradients.insert(parameter.id(), gradient.into_array());
+                }
+                let stepped = optimizer.step(&mut model, gradients, step, 0.1, Some(1.0));
+                assert!((stepped.norm / squares.sqrt() - 1.0).abs() < 1e-5, "{stepped:?}, squares {squares}");
+            }
+            model.large.tensor().clone()
+        });
+    }
 }
