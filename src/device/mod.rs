@@ -220,6 +220,15 @@ impl Device {
         u64::MAX
     }
 
+    /// Waits until all that was recorded for a GPU is done; reports what went wrong there.
+    pub fn wait(&self) -> Result<()> {
+        #[cfg(feature = "gpu")]
+        if let Some(gpu) = self.gpu() {
+            return gpu.wait();
+        }
+        Ok(())
+    }
+
     /// GPU kernels used so far; on the null device those that would have been.
     pub fn kernels(&self) -> Vec<KernelKey> {
         #[cfg(feature = "gpu")]
