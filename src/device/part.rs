@@ -37,8 +37,11 @@ impl Array {
         self.storage_bytes() as u64 <= self.device().binding()
     }
 
-    /// Elements of its storage from its first to its last. It must not be empty.
+    /// Elements of its storage from its first to its last; where there are none, the storage's first.
     pub fn reach(&self) -> Range<usize> {
+        if self.count() == 0 {
+            return 0..1;
+        }
         let last: usize =
             self.shape().iter().zip(self.strides().iter()).map(|(n, step)| (n - 1) * *step as usize).sum();
         self.offset()..self.offset() + last + 1

@@ -209,6 +209,9 @@ fn indices_beyond_a_cut_table_give_nan() {
         let found = numbers(&normal(&[1000, 45], 1, &gpu).cast(dtype).gather(&ids));
         let lost = found.chunks(45).map(|row| row.iter().filter(|x| x.is_nan()).count());
         assert_eq!(lost.collect::<Vec<_>>(), [0, 45, 0, 45, 0], "{dtype}");
+        // A part without rows of a table that is large.
+        let none = normal(&[1000, 45], 1, &gpu).cast(dtype).slice(0, 1000, 0).gather(&ids);
+        assert!(numbers(&none).iter().all(|x| x.is_nan()), "{dtype}");
     }
 }
 
