@@ -96,8 +96,10 @@ impl Buffer {
     /// Storage of `bytes` bytes with unspecified contents.
     pub(super) fn new(device: &Device, bytes: usize, tag: Tag) -> Buffer {
         device.ledger().add(tag, bytes);
+        // A kernel binds what it might read, and what is bound has elements.
+        let least = if device.is_gpu() { UNIT } else { 0 };
         let memory = match device.computes() {
-            true => memory(device, bytes.next_multiple_of(UNIT)),
+            true => memory(device, bytes.next_multiple_of(UNIT).max(least)),
             false => Memory::none(),
         };
         Buffer { device: device.clone(), bytes, tag: AtomicU8::new(tag as u8), memory }
@@ -124,7 +126,7 @@ impl Buffer {
         self.bytes.min(self.memory.size()) / size_of::<T>() * size_of::<T>()
     }
 
-    /// The GPU's handle of it; none after a fault, and for storages without elements.
+    /// The GPU's handle of it; none after a fault.
     #[cfg(feature = "gpu")]
     pub(super) fn gpu(&self) -> Option<&wgpu::Buffer> {
         match &self.memory {
