@@ -5,6 +5,7 @@ use super::trainer::{Outcome, Trainer};
 use crate::data::{Batch, training_batch};
 use crate::device::{Device, Recording};
 use crate::error::Result;
+use crate::module::{Module, Path};
 use crate::nn::Pass;
 use crate::optim::{Gradients, Numbers};
 use crate::tensor::Tensor;
@@ -47,6 +48,13 @@ impl Trainer<'_> {
         replay.numbers.give(self.rate(), self.clip());
         if !replay.recording.as_ref().is_some_and(|recording| self.device.replay(recording)) {
             let device = self.device.clone();
+            replay.recording = None;
+            // Weights that share a storage move to one of their own before: those that are recorded live on.
+            self.model.visit_mut(&Path::root(), &mut |_, parameter| {
+                if parameter.trains() {
+                    parameter.value_mut();
+                }
+            });
             replay.recording = device.capture(|| self.record(&mut replay)).1;
         }
         let found = replay.numbers.read();
