@@ -1,11 +1,11 @@
 //! Storages, and the pool that recycles them.
 
+#[cfg(feature = "gpu")]
+use super::Recording;
 use super::memory::{Memory, UNIT};
 use super::{Device, ledger::Tag};
 use bytemuck::Pod;
 use std::collections::BTreeMap;
-#[cfg(feature = "gpu")]
-use std::collections::HashSet;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
@@ -48,13 +48,13 @@ impl Pool {
         (None, shelves.trim(limit))
     }
 
-    /// Calls `f` if all of `pieces` are on shelves, where they stay meanwhile.
+    /// Calls `f` if all storages that were taken for a recording are on shelves, where they stay meanwhile.
     #[cfg(feature = "gpu")]
-    pub(super) fn while_idle<R>(&self, pieces: &HashSet<wgpu::Buffer>, f: impl FnOnce() -> R) -> Option<R> {
+    pub(super) fn while_idle<R>(&self, recording: &Recording, f: impl FnOnce() -> R) -> Option<R> {
         let shelves = self.shelves();
-        let one = |memory: &&Memory| matches!(memory, Memory::Gpu(buffer) if pieces.contains(buffer));
+        let one = |memory: &&Memory| memory.gpu().is_some_and(|buffer| recording.taken.contains(buffer));
         let idle = shelves.free.values().flatten().filter(one).count();
-        (idle == pieces.len()).then(f)
+        (idle == recording.taken.len()).then(f)
     }
 
     /// Takes back what [`Pool::take`] counted for a fresh piece that could not be had.

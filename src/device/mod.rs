@@ -160,7 +160,7 @@ impl Device {
         if let Some(gpu) = self.gpu() {
             let ((result, mut recording), peak) = self.ledger().peak_of(|| gpu.capture(f));
             recording.iter_mut().for_each(|recording| recording.peak = peak);
-            let idle = |recording: &Recording| self.pool().while_idle(&recording.taken, || ()).is_some();
+            let idle = |recording: &Recording| self.pool().while_idle(recording, || ()).is_some();
             return (result, recording.filter(idle));
         }
         (f(), None)
@@ -171,7 +171,7 @@ impl Device {
     pub(crate) fn replay(&self, recording: &Recording) -> bool {
         #[cfg(feature = "gpu")]
         if let Some(gpu) = self.gpu() {
-            let done = self.pool().while_idle(&recording.taken, || gpu.replay(recording)).unwrap_or(false);
+            let done = self.pool().while_idle(recording, || gpu.replay(recording)).unwrap_or(false);
             if done {
                 self.ledger().raise(recording.peak);
             }

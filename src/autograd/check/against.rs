@@ -47,7 +47,8 @@ impl Comparison {
 }
 
 /// Runs every op's samples on `device` in single precision and compares values, cotangents and tangents with double
-/// precision on the host: contiguous, transposed, sliced and broadcast operands, empty ones, and single elements.
+/// precision on the host: contiguous, transposed, sliced and broadcast operands, all in the middle of storages (there
+/// tangents of cotangents as well), empty ones, and single elements.
 ///
 /// Sums of products may be off by 4√K 2⁻²⁴ Σ|a||b|, element by element, with K the number of products; everything
 /// else by 10⁻⁵ of max(‖y‖, 1) as a whole. Fails if the device does, or cannot be read.
@@ -254,7 +255,7 @@ impl<'a> Trial<'a> {
 }
 
 impl Trial<'_> {
-    /// Tangents of the cotangents, with all operands moving along `v`, each alone, and none: the cotangent alone.
+    /// Tangents of the cotangents, along `v`: each operand alone, the cotangent alone, all together, and nothing.
     fn bent(&self, x: &[Tensor], c: &Tensor, v: &Direction) -> Vec<(String, Tensor)> {
         let variables = [x, std::slice::from_ref(c)].concat();
         let dc = Some(self.random(c.shape(), 99).cast(c.dtype()));
@@ -262,6 +263,7 @@ impl Trial<'_> {
         let mut directions: Vec<Direction> = (0..=x.len()).map(only).collect();
         directions[x.len()][x.len()] = dc.clone();
         directions.push(v.iter().cloned().chain([dc]).collect());
+        directions.push(vec![None; variables.len()]);
         let pulled = |x: &[Tensor], k: usize| {
             let (x, c) = x.split_at(x.len() - 1);
             let leaves: Vec<Tensor> = x.iter().map(Tensor::leaf).collect();

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use cache::Cache;
 use pipeline::Pipelines;
 use recorder::{Command, Uniform};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -225,9 +225,9 @@ impl Gpu {
 
     /// Forgets the bind groups of storages that go back to the driver.
     pub(super) fn forget<'a>(&self, gone: impl Iterator<Item = &'a Buffer>) {
-        let gone: HashSet<&Buffer> = gone.collect();
+        let gone: Vec<&Buffer> = gone.collect();
         if !gone.is_empty() {
-            locked(&self.state).bind_groups.retain(|(_, bound), _| !bound.iter().any(|buffer| gone.contains(buffer)));
+            locked(&self.state).bind_groups.retain(|(_, bound), _| !bound.iter().any(|buffer| gone.contains(&buffer)));
         }
     }
 
