@@ -2,7 +2,7 @@
 
 Run by hand in an environment that has torch; never part of the test run:
 
-    python benches/compare_torch.py [--rounds 30] [--threads 2] [--untied] [--json]
+    python benches/compare_torch.py [--rounds 30] [--threads 2] [--untied] [--json] [--only TEXT]
 
 One round runs every entry once, so that a slow spell of the machine falls on all of them alike.
 Compare the minima: a busy neighbour can only make a round slower.
@@ -269,6 +269,7 @@ def options():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--untied", action="store_true", help="give the head its own matrix")
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    parser.add_argument("--only", default="", metavar="TEXT", help="time only entries with TEXT in their names")
     return parser.parse_args()
 
 
@@ -278,7 +279,8 @@ def main():
     torch.manual_seed(0)
     tied = not chosen.untied
     memory = memory_of_training(tied)
-    entries = working(gpt_entries(tied) | op_entries() | adamw_entries())
+    entries = gpt_entries(tied) | op_entries() | adamw_entries()
+    entries = working({name: run for name, run in entries.items() if chosen.only in name})
     times = measure(entries, chosen.rounds)
     groups = ("gpt step", "adamw", "gpt loss+grad+hvp")
     result = {

@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![deny(missing_docs)]
+// The documentation asks of every type whether it may be sent between threads, and those behind a GPU are deep.
+#![recursion_limit = "256"]
 
 pub mod autograd;
 pub mod data;

@@ -43,7 +43,7 @@ impl<'a> Kernel<'a> {
 
     /// An array that the kernel writes, or reads and writes. It must have its storage for itself.
     pub fn write(mut self, array: &'a mut Array) -> Self {
-        debug_assert!(array.owned(), "kernels write whole storages that nothing else refers to");
+        assert!(array.owned(), "kernels write whole storages that nothing else refers to");
         self.writes.push(array);
         self
     }

@@ -205,6 +205,24 @@ impl Device {
         if gpu { Device::null_gpu() } else { Device::null() }
     }
 
+    /// Most storages that a kernel may bind; the null device has what every adapter has.
+    pub fn bindings(&self) -> usize {
+        #[cfg(feature = "gpu")]
+        if let Some(gpu) = self.gpu() {
+            return gpu.about().max_bindings as usize;
+        }
+        8
+    }
+
+    /// Waits until all that was recorded for a GPU is done; reports what went wrong there.
+    pub fn wait(&self) -> Result<()> {
+        #[cfg(feature = "gpu")]
+        if let Some(gpu) = self.gpu() {
+            return gpu.wait();
+        }
+        Ok(())
+    }
+
     /// GPU kernels used so far; on the null device those that would have been.
     pub fn kernels(&self) -> Vec<KernelKey> {
         #[cfg(feature = "gpu")]

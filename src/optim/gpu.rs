@@ -10,6 +10,9 @@ use crate::error::Result;
 
 /// Elements behind one partial sum of squares.
 const PART: usize = 4096;
+/// Most parameters of one dispatch: as many as its words have room for.
+const MOST_NORMED: usize = 15;
+const MOST_STEPPED: usize = 6;
 
 /// What a step goes by.
 pub struct Numbers {
@@ -64,18 +67,28 @@ impl Numbers {
     /// Records the norm of `gradients` and all that follows from it. `decays` are those of Adam's two means.
     pub(super) fn judge(&mut self, gradients: &Gradients, decays: [f64; 2], loss: Option<&Array>) {
         let device = self.found.device().clone();
-        let counts = || gradients.arrays().map(|g| g.count().div_ceil(PART));
-        let mut partials = device.scratch(Spec::new(DType::F32, [counts().sum::<usize>().max(1)]));
+        let gradients: Vec<&Array> = gradients.arrays().collect();
+        let parts = |gradient: &Array| gradient.count().div_ceil(PART);
+        let all = gradients.iter().map(|gradient| parts(gradient)).sum();
+        let mut partials = device.scratch(Spec::new(DType::F32, [usize::max(all, 1)]));
         let mut start = 0;
-        for (gradient, parts) in gradients.arrays().zip(counts()) {
-            let kernel = optimizer("squares").write(&mut partials).read(gradient);
-            kernel.words([gradient.count(), start]).run(parts);
-            start += parts;
+        for gradients in gradients.chunks((device.bindings() - 1).min(MOST_NORMED)) {
+            let mut groups = 0;
+            let kernel = squares(gradients.len()).write(&mut partials);
+            let mut kernel = gradients.iter().copied().fold(kernel.word(start), Kernel::read);
+            for gradient in gradients {
+                kernel = kernel.words([gradient.count(), groups]);
+                groups += parts(gradient);
+            }
+            kernel.run(groups);
+            start += groups;
         }
         let loss_or_any = loss.unwrap_or(&self.given);
-        let kernel = Kernel::new("optimizer", "judge").name("HAS_LOSS", loss.is_some()).name("FIRST", false);
-        let kernel = kernel.write(&mut self.found).read(&partials).read(&self.given).read(loss_or_any);
-        kernel.words([0, start]).float(decays[0].ln()).float(decays[1].ln()).run(1);
+        let judge = kernel("optimizer", "judge").name("HAS_LOSS", loss.is_some()).name("FIRST", false);
+        let kernel = judge.write(&mut self.found).read(&partials).read(&self.given).read(loss_or_any);
+        // Smaller powers than e⁻⁸⁰ are none at all.
+        let [b1, b2] = decays.map(|decay| decay.ln().max(-80.0));
+        kernel.words([0, start]).float(b1).float(b2).run(1);
     }
 
     /// Records `w −= rate scale (u + decay w)`.
@@ -87,27 +100,48 @@ impl Numbers {
     }
 }
 
+/// With what `shaders/lanes.wgsl` wants: sums over whole workgroups.
+fn kernel<'a>(shader: &'static str, entry: &'static str) -> Kernel<'a> {
+    Kernel::new(shader, entry).name("LANES", "256u").name("LANE_STEP", "1u")
+}
+
+fn squares<'a>(gradients: usize) -> Kernel<'a> {
+    kernel("squares", "squares").name("TENSORS", gradients)
+}
+
 fn optimizer<'a>(entry: &'static str) -> Kernel<'a> {
-    Kernel::new("optimizer", entry).name("HAS_LOSS", false).name("FIRST", false)
+    transform(entry, false)
 }
 
 /// `first`: whether it scales the gradient by the clip's factor.
 fn transform<'a>(entry: &'static str, first: bool) -> Kernel<'a> {
-    Kernel::new("optimizer", entry).name("HAS_LOSS", false).name("FIRST", first)
+    kernel("optimizer", entry).name("HAS_LOSS", false).name("FIRST", first)
 }
 
 impl Adam {
-    /// Update and weight in one pass.
-    pub(super) fn record_adamw(&self, numbers: &Numbers, turn: &mut Turn<'_>, gradient: &Array) {
-        let count = gradient.count();
-        let [m, v] = &mut turn.state[..] else { unreachable!("two slots") };
-        let kernel = optimizer("adamw").write(turn.weight).write(m).write(v).read(gradient);
-        let kernel = kernel.read(&numbers.given).read(&numbers.found);
-        self.numbers(kernel, count).float(turn.rate).float(turn.decay).run(count.div_ceil(4).div_ceil(256));
+    /// Update and weight in one pass, as many parameters at once as the device binds.
+    pub(super) fn record_adamw(&self, numbers: &Numbers, turns: &mut [Turn<'_>]) {
+        let together = ((numbers.found.device().bindings() - 2) / 4).min(MOST_STEPPED);
+        turns.chunks_mut(together).for_each(|turns| self.record_together(numbers, turns));
     }
 
-    fn numbers<'a>(&self, kernel: Kernel<'a>, count: usize) -> Kernel<'a> {
-        let kernel = kernel.words([count, 0]).float(self.beta1).float(self.beta2);
+    fn record_together(&self, numbers: &Numbers, turns: &mut [Turn<'_>]) {
+        let gradients: Vec<Array> =
+            turns.iter_mut().map(|turn| turn.gradient.take().expect("one step for a gradient")).collect();
+        let mut kernel = self.decays_of(Kernel::new("adamw", "adamw").name("TENSORS", turns.len()));
+        let mut groups = 0;
+        for turn in turns {
+            let count = turn.weight.count();
+            let [m, v] = &mut turn.state[..] else { unreachable!("two slots") };
+            kernel = kernel.write(turn.weight).write(m).write(v);
+            kernel = kernel.words([count, groups]).float(turn.rate).float(turn.decay);
+            groups += count.div_ceil(4).div_ceil(256);
+        }
+        gradients.iter().fold(kernel, Kernel::read).read(&numbers.given).read(&numbers.found).run(groups);
+    }
+
+    fn decays_of<'a>(&self, kernel: Kernel<'a>) -> Kernel<'a> {
+        let kernel = kernel.float(self.beta1).float(self.beta2);
         kernel.float(1.0 - self.beta1).float(1.0 - self.beta2).float(self.epsilon)
     }
 
@@ -115,7 +149,7 @@ impl Adam {
         let count = gradient.count();
         let [m, v] = state else { unreachable!("two slots") };
         let kernel = transform("adam", first).write(gradient).write(m).write(v).read(&numbers.found);
-        self.numbers(kernel, count).run(count.div_ceil(256));
+        self.decays_of(kernel.words([count, 0])).run(count.div_ceil(256));
     }
 }
 

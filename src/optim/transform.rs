@@ -166,10 +166,7 @@ impl Transform for Adam {
     }
 
     fn record_step(&self, numbers: &Numbers, turns: &mut [Turn<'_>]) {
-        for turn in turns {
-            let gradient = turn.gradient.take().expect("one step for a gradient");
-            self.record_adamw(numbers, turn, &gradient);
-        }
+        self.record_adamw(numbers, turns);
     }
 }
 

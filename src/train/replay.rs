@@ -3,6 +3,7 @@
 
 use super::trainer::{Outcome, Trainer};
 use crate::data::{Batch, training_batch};
+use crate::device::observe::watching;
 use crate::device::{Device, Recording};
 use crate::error::Result;
 use crate::module::{Module, Path};
@@ -46,7 +47,9 @@ impl Trainer<'_> {
         let mut replay = self.replay.take().unwrap_or_else(|| Replay::new(&batches, taken, &self.device));
         replay.feed(&batches);
         replay.numbers.give(self.rate(), self.clip());
-        if !replay.recording.as_ref().is_some_and(|recording| self.device.replay(recording)) {
+        // Whoever watches kernels wants to see each.
+        let recording = replay.recording.as_ref().filter(|_| !watching());
+        if !recording.is_some_and(|recording| self.device.replay(recording)) {
             let device = self.device.clone();
             replay.recording = None;
             // Weights that share a storage move to one of their own before: those that are recorded live on.

@@ -4,6 +4,9 @@ include!(concat!(env!("OUT_DIR"), "/shaders.rs"));
 
 /// Line that brings another file's text in, once.
 const IMPORT: &str = "//!import ";
+/// Lines between which text stands as often as the name says, with `#` for the number of the copy.
+const REPEAT: &str = "//!repeat ";
+const END: &str = "//!end";
 
 fn file(name: &str) -> &'static str {
     let found = SHADERS.iter().find(|(file, _)| *file == name);
@@ -18,7 +21,22 @@ pub fn source(name: &str, names: &[(&str, String)], immediates: bool) -> String 
     if !immediates {
         text = text.replace("var<immediate>", "@group(1) @binding(0) var<uniform>");
     }
-    fill(&text, names)
+    fill(&repeat(&text, names), names)
+}
+
+fn repeat(text: &str, names: &[(&str, String)]) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find(REPEAT) {
+        let (head, tail) = rest[start..].split_once('\n').expect("a repeated part has lines");
+        let (body, after) = tail.split_once(END).expect("a repeated part has an end");
+        let name = head[REPEAT.len()..].trim();
+        let copies = names.iter().find(|(other, _)| *other == name).map_or(1, |(_, n)| n.parse().expect("a number"));
+        out.push_str(&rest[..start]);
+        (0..copies).for_each(|copy: usize| out.push_str(&body.replace('#', &copy.to_string())));
+        rest = after;
+    }
+    out + rest
 }
 
 fn append(name: &str, seen: &mut Vec<String>, text: &mut String) {
@@ -56,6 +74,12 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_are_repeated() {
+        let names = [("N", "2".to_owned())];
+        assert_eq!(repeat("a\n//!repeat N\nb# c#\n//!end\nd", &names), "a\nb0 c0\nb1 c1\n\nd");
+    }
 
     #[test]
     fn whole_words_are_replaced() {
