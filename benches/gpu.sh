@@ -13,7 +13,7 @@ pack() {
     cp target/release/eckart "$1/"
     for bench in gpu gpu_step; do
         built=$(cargo build --release --locked --bench "$bench" --message-format json |
-            sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -1)
+            grep '"kind":\["bench"\]' | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
         cp "$built" "$1/$bench"
     done
 }
@@ -21,7 +21,7 @@ pack() {
 section() { printf '\n== %s\n' "$1"; }
 
 run() {
-    local programs=$1 device=${2:-gpu} work
+    local programs=$1 device=${2:-gpu}
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
     export ECKART_DEVICE=$device
@@ -30,11 +30,14 @@ run() {
     "$programs/eckart" devices
     section "check: every op against double precision"
     "$programs/eckart" check --device "$device"
-    section "training, twice the same: the second starts with compiled kernels"
-    for out in first second; do
-        "$programs/eckart" train --device "$device" --steps 100 --eval-every 100 --save-every 100 --batch 8 \
-            --context 64 --out "$work/$out" --profile 2>&1 | grep -Ev '^(sample|$)' | tail -40
-    done
+    train() {
+        "$programs/eckart" train --device "$device" --steps 100 --eval-every 100 --save-every 100 --batch 8 --context 64 \
+            --out "$work/$1" --json "${@:2}"
+    }
+    section "training"
+    train first | grep -E '"(val_loss|tokens_per_second|wall_seconds|total)"'
+    section "again, with compiled kernels where the driver keeps them, and watching every kernel"
+    train second --profile 2>&1 | grep -E '^(kernel|[a-z_ ]+ (forward|backward|tangent|update)|all else|[a-z ]+ [0-9]+$)'
     section "products"
     "$programs/gpu"
     section "bandwidth and steps"

@@ -53,7 +53,7 @@ impl Parameter {
 
     /// The value, to change it: its own storage if nothing else refers to that, else a copy.
     pub fn value_mut(&mut self) -> &mut Array {
-        if !self.tensor.value.unique() || !self.tensor.value.contiguous() || self.tensor.value.offset() != 0 {
+        if !self.tensor.value.owned() {
             let copy = tagged(Tag::Weights, || self.tensor.value.to_owned());
             self.tensor.value = copy;
         }

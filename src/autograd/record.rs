@@ -89,7 +89,7 @@ pub(crate) fn apply(op: Arc<dyn Op>, ins: &[&Tensor]) -> Tensor {
 /// `sum` plus the op's result, by one kernel where the op can add and nothing else refers to `sum`.
 pub(crate) fn apply_onto(op: Arc<dyn Op>, ins: &[&Tensor], mut sum: Tensor) -> Tensor {
     let plain = sum.is_plain() && ins.iter().all(|t| t.is_plain() && (!op.contiguous() || t.value.contiguous()));
-    if !plain || !op.adds() || !sum.value.unique() || !sum.value.contiguous() {
+    if !plain || !op.adds() || !sum.value.owned() {
         return sum.sum_with(apply(op, ins));
     }
     let arrays: Vec<&Array> = ins.iter().map(|t| &t.value).collect();

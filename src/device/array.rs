@@ -88,6 +88,11 @@ impl Array {
         Arc::strong_count(&self.buffer) == 1
     }
 
+    /// Whether it has a storage for itself and lies in it row by row from the start on, as what kernels write.
+    pub fn owned(&self) -> bool {
+        self.unique() && self.contiguous() && self.offset == 0
+    }
+
     /// Another view of the same storage, `skip` elements further on.
     pub fn view(&self, skip: isize, shape: Shape, strides: Strides) -> Array {
         let offset = self.offset.checked_add_signed(skip).expect("a view starts inside its storage");
@@ -160,7 +165,7 @@ impl Array {
         if !self.device().is_gpu() {
             return self.slice_mut().fill(value);
         }
-        assert!(self.contiguous() && self.unique() && self.offset == 0, "a view or shared storage written");
+        assert!(self.owned(), "a view or shared storage written");
         // Two halves to a word; storages are padded to whole ones.
         let word = bytemuck::bytes_of(&value).iter().cycle().take(4).copied().collect::<Vec<u8>>();
         let word = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
@@ -176,7 +181,7 @@ impl Array {
     pub fn fill_from<T: Element>(&mut self, data: &[T]) {
         #[cfg(feature = "gpu")]
         if let Some(gpu) = self.device().clone().gpu() {
-            assert!(self.contiguous() && self.unique() && self.offset == 0, "a view or shared storage written");
+            assert!(self.owned(), "a view or shared storage written");
             assert_eq!((T::DTYPE, data.len()), (self.dtype, self.count()), "elements of another type or number");
             return gpu.write(self, bytemuck::cast_slice(data));
         }

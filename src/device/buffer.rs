@@ -1,5 +1,7 @@
 //! Storages, and the pool that recycles them.
 
+#[cfg(feature = "gpu")]
+use super::Recording;
 use super::memory::{Memory, UNIT};
 use super::{Device, ledger::Tag};
 use bytemuck::Pod;
@@ -32,18 +34,27 @@ impl Pool {
     }
 
     /// A piece from a shelf, of `size` bytes or more, if one fits. If not the caller has to bring a fresh one: it is
-    /// counted from now on, and what would be too much beside it has left the shelves.
-    fn take(&self, size: usize, highest: u64) -> Option<Memory> {
+    /// counted from now on, and what would be too much beside it has left the shelves, and comes along.
+    fn take(&self, size: usize, highest: u64) -> (Option<Memory>, Vec<Memory>) {
         let mut shelves = self.shelves();
         let limit = most_reserved(highest) as usize;
         // A fresh piece beyond the limit would cost another one its place, and page faults in every step.
         let largest = if shelves.reserved + size > limit { usize::MAX } else { size + size / 4 };
         let found = shelves.smallest(size, largest);
-        if found.is_none() {
-            shelves.reserved += size;
-            shelves.trim(limit);
+        if found.is_some() {
+            return (found, Vec::new());
         }
-        found
+        shelves.reserved += size;
+        (None, shelves.trim(limit))
+    }
+
+    /// Calls `f` if all storages that were taken for a recording are on shelves, where they stay meanwhile.
+    #[cfg(feature = "gpu")]
+    pub(super) fn while_idle<R>(&self, recording: &Recording, f: impl FnOnce() -> R) -> Option<R> {
+        let shelves = self.shelves();
+        let one = |memory: &&Memory| memory.gpu().is_some_and(|buffer| recording.taken.contains(buffer));
+        let idle = shelves.free.values().flatten().filter(one).count();
+        (idle == recording.taken.len()).then(f)
     }
 
     /// Takes back what [`Pool::take`] counted for a fresh piece that could not be had.
@@ -63,7 +74,8 @@ impl Pool {
 
     /// Gives back all that is on shelves.
     pub(super) fn clear(&self) {
-        self.shelves().trim(0);
+        let gone = self.shelves().trim(0);
+        drop(gone);
     }
 }
 
@@ -73,14 +85,16 @@ impl Shelves {
         self.free.range_mut(size..=largest).find_map(|(_, pieces)| pieces.pop())
     }
 
-    /// Gives memory on shelves back to the system, largest first, until at most `limit` bytes are reserved.
-    fn trim(&mut self, limit: usize) {
+    /// Takes memory off the shelves, largest first, until at most `limit` bytes are reserved.
+    #[must_use = "it goes back to the system when it is dropped"]
+    fn trim(&mut self, limit: usize) -> Vec<Memory> {
+        let mut gone = Vec::new();
         while self.reserved > limit {
-            let Some(size) = self.free.iter_mut().rev().find_map(|(size, pieces)| pieces.pop().map(|_| *size)) else {
-                return;
-            };
-            self.reserved -= size;
+            let Some(memory) = self.free.values_mut().rev().find_map(Vec::pop) else { break };
+            self.reserved -= memory.size();
+            gone.push(memory);
         }
+        gone
     }
 }
 
@@ -96,8 +110,10 @@ impl Buffer {
     /// Storage of `bytes` bytes with unspecified contents.
     pub(super) fn new(device: &Device, bytes: usize, tag: Tag) -> Buffer {
         device.ledger().add(tag, bytes);
+        // A kernel binds what it might read, and what is bound has elements.
+        let least = if device.is_gpu() { UNIT } else { 0 };
         let memory = match device.computes() {
-            true => memory(device, bytes.next_multiple_of(UNIT)),
+            true => memory(device, bytes.next_multiple_of(UNIT).max(least)),
             false => Memory::none(),
         };
         Buffer { device: device.clone(), bytes, tag: AtomicU8::new(tag as u8), memory }
@@ -126,16 +142,13 @@ impl Buffer {
 
     /// Bytes asked for, in whole units.
     pub(super) fn padded(&self) -> usize {
-        self.bytes.next_multiple_of(UNIT)
+        self.bytes.max(1).next_multiple_of(UNIT)
     }
 
-    /// The GPU's handle of it; none after a fault, and for storages without elements.
+    /// The GPU's handle of it; none after a fault.
     #[cfg(feature = "gpu")]
     pub(super) fn gpu(&self) -> Option<&wgpu::Buffer> {
-        match &self.memory {
-            Memory::Gpu(buffer) => Some(buffer),
-            _ => None,
-        }
+        self.memory.gpu()
     }
 
     pub(super) fn slice<T: Pod>(&self) -> &[T] {
@@ -161,11 +174,16 @@ impl Drop for Buffer {
 /// Memory of `size` bytes with unspecified contents: from the pool, or fresh.
 fn memory(device: &Device, size: usize) -> Memory {
     let pool = device.pool();
-    let found = pool.take(size, device.ledger().highest());
+    let (found, gone) = pool.take(size, device.ledger().highest());
     #[cfg(feature = "gpu")]
     if let Some(gpu) = device.gpu() {
-        return found.unwrap_or_else(|| fresh(gpu, pool, size));
+        gpu.forget(gone.iter().filter_map(Memory::gpu));
+        drop(gone);
+        let memory = found.unwrap_or_else(|| fresh(gpu, pool, size));
+        memory.gpu().into_iter().for_each(|buffer| gpu.took(buffer));
+        return memory;
     }
+    drop(gone);
     found.unwrap_or_else(|| Memory::new(size))
 }
 

@@ -49,9 +49,9 @@ impl<'a> Kernel<'a> {
         self
     }
 
-    /// An array that the kernel writes, or reads and writes. It must be contiguous and start its storage.
+    /// An array that the kernel writes, or reads and writes. It must have its storage for itself.
     pub fn write(mut self, array: &'a mut Array) -> Self {
-        assert!(array.contiguous() && array.offset() == 0, "kernels write whole storages");
+        assert!(array.owned(), "kernels write whole storages that nothing else refers to");
         self.writes.push(Binding { array, part: None });
         self
     }

@@ -51,6 +51,15 @@ impl Memory {
         }
     }
 
+    /// The GPU's handle of it.
+    #[cfg(feature = "gpu")]
+    pub fn gpu(&self) -> Option<&wgpu::Buffer> {
+        match self {
+            Memory::Gpu(buffer) => Some(buffer),
+            _ => None,
+        }
+    }
+
     pub fn bytes(&self) -> &[u8] {
         match self {
             Memory::Lines(lines) => bytemuck::cast_slice(lines),

@@ -155,24 +155,28 @@ impl Device {
     /// Runs `f`, and keeps the commands that it records for a GPU, to be replayed: they read and write the same storages
     /// again. What changes from one time to the next, and what lives on from one to the next, has to lie in storages
     /// allocated before; those that `f` lets go of are others' to use between. None where there is nothing to keep: on
-    /// the host, and if the host read something back in between.
+    /// the host, if the host read something back in between, and if something that was allocated lives on.
     pub(crate) fn capture<R>(&self, f: impl FnOnce() -> R) -> (R, Option<Recording>) {
         #[cfg(feature = "gpu")]
         if let Some(gpu) = self.gpu() {
             let ((result, mut recording), peak) = self.ledger().peak_of(|| gpu.capture(f));
             recording.iter_mut().for_each(|recording| recording.peak = peak);
-            return (result, recording);
+            let idle = |recording: &Recording| self.pool().while_idle(recording, || ()).is_some();
+            return (result, recording.filter(idle));
         }
         (f(), None)
     }
 
-    /// Runs a recording's commands again. False, and nothing done, if the pool has given back storages since: what was
-    /// recorded has to be recorded anew.
+    /// Runs a recording's commands again. False, and nothing done, if a storage that it uses belongs to something else
+    /// now, or went back to the driver: what was recorded has to be recorded anew.
     pub(crate) fn replay(&self, recording: &Recording) -> bool {
         #[cfg(feature = "gpu")]
         if let Some(gpu) = self.gpu() {
-            self.ledger().raise(recording.peak);
-            return gpu.replay(recording);
+            let done = self.pool().while_idle(recording, || gpu.replay(recording)).unwrap_or(false);
+            if done {
+                self.ledger().raise(recording.peak);
+            }
+            return done;
         }
         let _ = recording;
         false

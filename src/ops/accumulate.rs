@@ -30,9 +30,8 @@ pub(crate) fn sum(a: Tensor, b: Tensor) -> Tensor {
 }
 
 fn sum_arrays(mut a: Array, mut b: Array) -> Array {
-    let writable = |x: &Array| x.unique() && x.contiguous();
-    if !writable(&a) {
-        if !writable(&b) {
+    if !a.owned() {
+        if !b.owned() {
             return (&Tensor::from_array(a) + &Tensor::from_array(b)).value;
         }
         std::mem::swap(&mut a, &mut b);
@@ -41,7 +40,7 @@ fn sum_arrays(mut a: Array, mut b: Array) -> Array {
     a
 }
 
-/// `y += x`; `y` must be unique and contiguous, `x` of its shape.
+/// `y += x`; `y` must be owned, `x` of its shape.
 pub fn add_assign(y: &mut Array, x: &Array) {
     if y.device().is_gpu() {
         elementwise::record_update("plus_f32", x, y);

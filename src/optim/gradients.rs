@@ -32,7 +32,7 @@ impl Gradients {
             None => gradient.densify(),
         });
         if let Some(sum) = sum {
-            self.insert(leaf, owned(sum.into_array()));
+            self.insert(leaf, sum.into_array());
         }
     }
 
@@ -43,6 +43,7 @@ impl Gradients {
 
     /// Puts a gradient back, as when a run resumes inside an accumulation window.
     pub fn insert(&mut self, leaf: LeafId, gradient: Array) {
+        let gradient = owned(gradient);
         gradient.retag(Tag::Gradients);
         self.0.insert(leaf, gradient);
     }
@@ -89,11 +90,7 @@ impl Gradients {
 
 /// The same elements, contiguous, from their storage's start on, and referred to by nothing else.
 fn owned(array: Array) -> Array {
-    if array.contiguous() && array.unique() && array.offset() == 0 {
-        array
-    } else {
-        tagged(Tag::Gradients, || array.to_owned())
-    }
+    if array.owned() { array } else { tagged(Tag::Gradients, || array.to_owned()) }
 }
 
 /// Σ x² in double precision, on one thread.

@@ -6,6 +6,7 @@ use crate::data::{Batch, training_batch};
 use crate::device::observe::watching;
 use crate::device::{Device, Recording};
 use crate::error::Result;
+use crate::module::{Module, Path};
 use crate::nn::Pass;
 use crate::optim::{Gradients, Numbers};
 use crate::tensor::Tensor;
@@ -50,6 +51,13 @@ impl Trainer<'_> {
         let recording = replay.recording.as_ref().filter(|_| !watching());
         if !recording.is_some_and(|recording| self.device.replay(recording)) {
             let device = self.device.clone();
+            replay.recording = None;
+            // Weights that share a storage move to one of their own before: those that are recorded live on.
+            self.model.visit_mut(&Path::root(), &mut |_, parameter| {
+                if parameter.trains() {
+                    parameter.value_mut();
+                }
+            });
             replay.recording = device.capture(|| self.record(&mut replay)).1;
         }
         let found = replay.numbers.read();

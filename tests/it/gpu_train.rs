@@ -4,7 +4,7 @@ use crate::gpu;
 use crate::tiny::{self, assert_same};
 use eckart::device::gpu::{Counters, Options};
 use eckart::train::{Config, Control, Event, Store, run_on};
-use eckart::{Device, Error, Result};
+use eckart::{Device, Error, Module, Result, Tensor};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -90,6 +90,30 @@ fn a_replayed_step_creates_nothing() {
 #[test]
 fn nor_does_it_where_parameters_come_from_a_uniform() {
     steady(Options { immediates: false, ..Options::default() });
+}
+
+/// What others allocate between two steps, and keep, is left alone by replayed steps, and they by it.
+#[test]
+fn replayed_steps_leave_alone_what_others_keep() {
+    let Some(device) = gpu::device() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let mut kept: Vec<Tensor> = Vec::new();
+    let mut weights = [Vec::new(), Vec::new()];
+    for (name, keep) in [("alone", 0), ("disturbed", 6)] {
+        let config = Config { steps: 9, eval_every: 4, ..config(folder.path(), name) };
+        let control = Control { resume: false, stop: &AtomicBool::new(false), profile: false };
+        let trained = run_on(Some(&device), &config, control, &mut |event| {
+            if matches!(event, Event::Advanced { .. }) {
+                let sizes = (0..keep).flat_map(|i| [1 << (2 * i), 3 << (2 * i)]);
+                kept.extend(sizes.map(|n: usize| Tensor::new(&vec![7.0_f32; n], [n], &device)));
+            }
+        });
+        let model = trained.unwrap().model;
+        weights[keep.min(1)] =
+            model.parameters().iter().flat_map(|(_, p)| p.tensor().to_vec::<f32>().unwrap()).collect();
+    }
+    assert!(kept.len() > 50 && kept.iter().all(|x| x.to_vec::<f32>().unwrap().iter().all(|&x| x == 7.0)));
+    assert!(weights[0] == weights[1], "other weights");
 }
 
 fn live_bytes_are_flat_for(steps: u64) {

@@ -10,6 +10,8 @@ mod gpu;
 #[cfg(feature = "gpu")]
 mod gpu_attention;
 #[cfg(feature = "gpu")]
+mod gpu_edges;
+#[cfg(feature = "gpu")]
 mod gpu_functions;
 #[cfg(feature = "gpu")]
 mod gpu_index;

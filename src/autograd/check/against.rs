@@ -4,7 +4,7 @@ use super::layouts::Layout;
 use super::report::larger;
 use super::sizes::sizes;
 use super::subject::{norm, numbers};
-use crate::autograd::{Derivative, jvp, vjp};
+use crate::autograd::{Derivative, Direction, jvp, vjp};
 use crate::device::Device;
 use crate::dtype::{DType, Element};
 use crate::error::Result;
@@ -47,7 +47,8 @@ impl Comparison {
 }
 
 /// Runs every op's samples on `device` in single precision and compares values, cotangents and tangents with double
-/// precision on the host: contiguous, transposed, sliced and broadcast operands, empty ones, and single elements.
+/// precision on the host: contiguous, transposed, sliced and broadcast operands, all in the middle of storages (there
+/// tangents of cotangents as well), empty ones, and single elements.
 ///
 /// Sums of products may be off by 4√K 2⁻²⁴ Σ|a||b|, element by element, with K the number of products; everything
 /// else by 10⁻⁵ of max(‖y‖, 1) as a whole. Fails if the device does, or cannot be read.
@@ -88,15 +89,26 @@ fn compare(sample: &Sample, device: &Device) -> Result<Vec<Comparison>> {
         if !sample.op.infer(&specs).is_ok_and(|spec| spec.dtype != DType::F64) {
             continue;
         }
-        found.extend(case(&name, &sample, &ins, None, device)?);
+        found.extend(case(&name, &sample, &ins, Laid::Plain, device)?);
+        found.extend(case(&format!("{name}, all shifted"), &sample, &ins, Laid::Shifted, device)?);
         for i in 0..ins.len() {
-            for layout in Layout::of(&ins[i]).into_iter().filter(|layout| !evens_rows(*layout, &ins[i])) {
+            let alone = |layout: &Layout| *layout != Layout::Shifted && !evens_rows(*layout, &ins[i]);
+            for layout in Layout::of(&ins[i]).into_iter().filter(alone) {
                 let name = format!("{name}, operand {i} {layout:?}").to_lowercase();
-                found.extend(case(&name, &sample, &ins, Some((i, layout)), device)?);
+                found.extend(case(&name, &sample, &ins, Laid::One(i, layout), device)?);
             }
         }
     }
     Ok(found)
+}
+
+/// How elements lie: in plain copies, one operand otherwise, or everything, cotangents and tangents too, without gaps
+/// but not from a storage's start on.
+#[derive(Clone, Copy, PartialEq)]
+enum Laid {
+    Plain,
+    One(usize, Layout),
+    Shifted,
 }
 
 /// Rows of equal elements have no variance, and what norms make of them is rounding errors alone.
@@ -104,15 +116,9 @@ fn evens_rows(layout: Layout, x: &Tensor) -> bool {
     x.shape().len() > 1 && layout == Layout::Broadcast(x.shape().len() - 1)
 }
 
-/// Value, cotangents and tangent on the device against those on the host, with one operand laid out as said.
-fn case(
-    name: &str,
-    sample: &Sample,
-    ins: &[Tensor],
-    layout: Option<(usize, Layout)>,
-    device: &Device,
-) -> Result<Vec<Comparison>> {
-    let at = |dtype: DType, device: &Device, f: fn(f64) -> f64| Trial::new(sample, ins, dtype, device, f, layout).run();
+/// Value, cotangents and tangents on the device against those on the host, with operands laid out as said.
+fn case(name: &str, sample: &Sample, ins: &[Tensor], laid: Laid, device: &Device) -> Result<Vec<Comparison>> {
+    let at = |dtype: DType, device: &Device, f: fn(f64) -> f64| Trial::new(sample, ins, dtype, device, f, laid).run();
     let found = at(DType::F32, device, |x| x)?;
     let expected = at(DType::F64, &Device::cpu(), |x| x)?;
     let bounds = if CONTRACTIONS.contains(&sample.op.name()) {
@@ -176,6 +182,7 @@ struct Trial<'a> {
     device: &'a Device,
     /// Applied to every number that goes in.
     f: fn(f64) -> f64,
+    laid: Laid,
 }
 
 impl<'a> Trial<'a> {
@@ -185,12 +192,12 @@ impl<'a> Trial<'a> {
         dtype: DType,
         device: &'a Device,
         f: fn(f64) -> f64,
-        layout: Option<(usize, Layout)>,
+        laid: Laid,
     ) -> Self {
         let moving = (0..ins.len()).filter(|&i| sample.inputs[i].differentiable && ins[i].dtype() != DType::U32);
-        let mut trial = Trial { sample, ins: Vec::new(), moving: moving.collect(), dtype, device, f };
-        trial.ins = ins.iter().map(|x| trial.carry(x)).collect();
-        if let Some((i, layout)) = layout {
+        let mut trial = Trial { sample, ins: Vec::new(), moving: moving.collect(), dtype, device, f, laid };
+        trial.ins = ins.iter().map(|x| trial.shifted(trial.carry(x))).collect();
+        if let Laid::One(i, layout) = laid {
             trial.ins[i] = layout.lay(&trial.ins[i]);
         }
         trial
@@ -210,9 +217,15 @@ impl<'a> Trial<'a> {
         })
     }
 
+    /// Behind something else, where everything is to lie so.
+    fn shifted(&self, x: Tensor) -> Tensor {
+        if self.laid == Laid::Shifted { Layout::Shifted.lay(&x) } else { x }
+    }
+
     /// Random numbers, the same in every trial.
     fn random(&self, shape: &Shape, draw: usize) -> Tensor {
-        self.carry(&Input::normal(*shape).tensor(Seed(draw as u64), DType::F32, &Device::cpu()))
+        let x = self.carry(&Input::normal(*shape).tensor(Seed(draw as u64), DType::F32, &Device::cpu()));
+        self.shifted(x)
     }
 
     fn apply(&self, x: &[Tensor]) -> Tensor {
@@ -230,10 +243,35 @@ impl<'a> Trial<'a> {
             let c = self.random(y.shape(), 0).cast(y.dtype());
             let pulled = vjp(&self.apply(&leaves), &c, &leaves.iter().collect::<Vec<_>>(), false);
             results.extend(self.moving.iter().zip(pulled).map(|(i, g)| (format!("cotangent {i}"), g)));
-            let v = x.iter().enumerate().map(|(k, x)| Some(self.random(x.shape(), 1 + k))).collect();
-            results.push(("tangent".to_owned(), jvp(|x| self.apply(x), &x, &[v]).1.remove(0)));
+            let v: Direction = x.iter().enumerate().map(|(k, x)| Some(self.random(x.shape(), 1 + k))).collect();
+            let along = std::slice::from_ref(&v);
+            results.push(("tangent".to_owned(), jvp(|x| self.apply(x), &x, along).1.remove(0)));
+            if self.laid == Laid::Shifted && y.dtype() == self.dtype {
+                results.extend(self.bent(&x, &c, &v));
+            }
         }
         results.into_iter().map(|(name, y)| Ok((name, read(&y)?))).collect()
+    }
+}
+
+impl Trial<'_> {
+    /// Tangents of the cotangents, along `v`: each operand alone, the cotangent alone, all together, and nothing.
+    fn bent(&self, x: &[Tensor], c: &Tensor, v: &Direction) -> Vec<(String, Tensor)> {
+        let variables = [x, std::slice::from_ref(c)].concat();
+        let dc = Some(self.random(c.shape(), 99).cast(c.dtype()));
+        let only = |k: usize| v.iter().enumerate().map(|(i, v)| v.clone().filter(|_| i == k)).chain([None]).collect();
+        let mut directions: Vec<Direction> = (0..=x.len()).map(only).collect();
+        directions[x.len()][x.len()] = dc.clone();
+        directions.push(v.iter().cloned().chain([dc]).collect());
+        directions.push(vec![None; variables.len()]);
+        let pulled = |x: &[Tensor], k: usize| {
+            let (x, c) = x.split_at(x.len() - 1);
+            let leaves: Vec<Tensor> = x.iter().map(Tensor::leaf).collect();
+            vjp(&self.apply(&leaves), &c[0], &leaves.iter().collect::<Vec<_>>(), false).remove(k)
+        };
+        let along = |k: usize| jvp(|x| pulled(x, k), &variables, &directions).1.into_iter().enumerate();
+        let named = |k: usize| along(k).map(move |(d, h)| (format!("tangent {d} of cotangent {k}"), h));
+        (0..x.len()).flat_map(named).collect()
     }
 }
 

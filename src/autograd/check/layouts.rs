@@ -13,6 +13,8 @@ pub(super) enum Layout {
     Transposed,
     /// A part of something larger along the last dimension.
     Sliced,
+    /// Without gaps, but behind three elements of something else.
+    Shifted,
     /// The first index of a dimension everywhere along it, stored once.
     Broadcast(usize),
 }
@@ -21,7 +23,7 @@ impl Layout {
     /// Layouts that tensors of this many dimensions can have.
     pub fn of(x: &Tensor) -> Vec<Layout> {
         let dims = x.shape().len();
-        let mut layouts: Vec<Layout> = (0..dims).map(Layout::Broadcast).collect();
+        let mut layouts: Vec<Layout> = (0..dims).map(Layout::Broadcast).chain([Layout::Shifted]).collect();
         if dims > 0 {
             layouts.push(Layout::Sliced);
         }
@@ -37,6 +39,7 @@ impl Layout {
         match self {
             Layout::Transposed => x.t().contiguous().t(),
             Layout::Sliced => x.pad(-1, 2, 1).slice(-1, 2, x.shape().last_size()),
+            Layout::Shifted => x.reshape([x.count()]).pad(0, 3, 1).slice(0, 3, x.count()).reshape(*x.shape()),
             Layout::Broadcast(axis) if x.shape()[axis] == 0 => x,
             Layout::Broadcast(axis) => x.slice(axis as isize, 0, 1).contiguous().broadcast_to(*x.shape()),
         }

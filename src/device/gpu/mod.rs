@@ -13,6 +13,7 @@ mod transfer;
 pub use adapter::{Adapter, adapters};
 pub use cache::folder as cache_folder;
 pub use counters::Counters;
+use replay::Capture;
 pub(crate) use replay::Recording;
 
 use super::kernel::{Binding, Kernel, KernelKey};
@@ -73,11 +74,9 @@ struct State {
     bind_groups: HashMap<(u64, Vec<Bound>), BindGroup>,
     counters: Counters,
     /// What is recorded to be replayed, while it is.
-    capture: Option<Vec<Command>>,
+    capture: Option<Capture>,
     /// What small reads go through.
     staging: Option<Buffer>,
-    /// How often storages went back to the driver: what was captured before may refer to some of them.
-    generation: u64,
 }
 
 /// Why a device computes no more.
@@ -133,7 +132,6 @@ impl Gpu {
             counters: Counters::default(),
             capture: None,
             staging: None,
-            generation: 0,
         };
         let limit = AtomicU64::new(options.limit.unwrap_or(u64::MAX));
         let most = device.limits().max_storage_buffer_binding_size;
@@ -243,9 +241,16 @@ impl Gpu {
 
     /// Forgets the bind groups, and with them the storages that only they refer to.
     pub(super) fn forget_bindings(&self) {
-        let mut state = locked(&self.state);
-        state.bind_groups.clear();
-        state.generation += 1;
+        locked(&self.state).bind_groups.clear();
+    }
+
+    /// Forgets the bind groups of storages that go back to the driver.
+    pub(super) fn forget<'a>(&self, gone: impl Iterator<Item = &'a Buffer>) {
+        let gone: Vec<&Buffer> = gone.collect();
+        if !gone.is_empty() {
+            let live = |bound: &[Bound]| !bound.iter().any(|bound| gone.contains(&&bound.buffer));
+            locked(&self.state).bind_groups.retain(|(_, bound), _| live(bound));
+        }
     }
 
     /// Records a kernel.
@@ -315,8 +320,8 @@ impl Gpu {
 
 impl State {
     fn record(&mut self, command: Command) {
-        if let Some(capture) = &mut self.capture {
-            capture.push(command.clone());
+        if let Some(capture) = self.capture.as_mut().filter(|capture| capture.here()) {
+            capture.commands.push(command.clone());
         }
         self.commands.push(command);
     }

@@ -35,7 +35,10 @@ impl Gpu {
         }
         self.flush();
         self.queue.write_buffer(to, 0, bytes);
-        locked(&self.state).counters.staging_writes += 1;
+        let mut state = locked(&self.state);
+        state.counters.staging_writes += 1;
+        // It is no command, and would not be repeated.
+        state.capture.take_if(|capture| capture.here());
     }
 
     /// Records a copy of `bytes` to the start of `to`.
@@ -68,7 +71,7 @@ impl Gpu {
             let mut state = locked(&self.state);
             state.counters.reads += 1;
             // What the host reads may decide what it does next: such a step cannot be repeated blindly.
-            state.capture = None;
+            state.capture.take_if(|capture| capture.here());
             state.commands.push(Command::Copy { from: from.clone(), start: first, to: staging.clone(), bytes: size });
         }
         self.flush();
