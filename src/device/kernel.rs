@@ -29,9 +29,7 @@ pub(super) struct Binding<'a> {
 /// A kernel of `shaders/`, about to be recorded. Results are bound from 0 on, in the order of [`Kernel::write`];
 /// operands follow, in the order of [`Kernel::read`]. Words fill the shader's `Params`, in order.
 pub struct Kernel<'a> {
-    pub(super) shader: &'static str,
-    pub(super) entry: &'static str,
-    pub(super) names: Vec<(&'static str, String)>,
+    pub(super) key: KernelKey,
     pub(super) writes: Vec<Binding<'a>>,
     pub(super) reads: Vec<Binding<'a>>,
     pub(super) words: Vec<u32>,
@@ -40,12 +38,13 @@ pub struct Kernel<'a> {
 impl<'a> Kernel<'a> {
     /// Entry `entry` of `shaders/{shader}.wgsl`.
     pub fn new(shader: &'static str, entry: &'static str) -> Kernel<'a> {
-        Kernel { shader, entry, names: Vec::new(), writes: Vec::new(), reads: Vec::new(), words: Vec::new() }
+        let key = KernelKey { shader, entry, names: Vec::new() };
+        Kernel { key, writes: Vec::new(), reads: Vec::new(), words: Vec::new() }
     }
 
     /// What an upper-case name in the shader's text stands for: a number, a type, a function.
     pub fn name(mut self, name: &'static str, value: impl std::fmt::Display) -> Self {
-        self.names.push((name, value.to_string()));
+        self.key.names.push((name, value.to_string()));
         self
     }
 
@@ -115,31 +114,22 @@ impl<'a> Kernel<'a> {
     }
 
     /// Records it for `groups` workgroups. Beyond what one dimension may have they are folded into two, and the
-    /// shader counts `workgroup_id.x + workgroup_id.y * num_workgroups.x`, which may pass `groups`.
-    pub fn run(self, groups: usize) {
-        const MOST: usize = 65_535;
-        let rows = groups.div_ceil(MOST).max(1);
-        self.run_grid([groups.div_ceil(rows), rows, 1]);
-    }
-
-    /// Records it for a grid of workgroups, none of whose sides may pass 65,535. Does nothing for an empty grid, and
-    /// on the null device.
+    /// shader counts `workgroup_id.x + workgroup_id.y * num_workgroups.x`, which may pass `groups`. The null device only
+    /// notes which kernel it was.
     #[track_caller]
-    pub fn run_grid(self, groups: [usize; 3]) {
-        assert!(self.words.len() <= MAX_WORDS, "{} parameters of shader {}", self.words.len(), self.shader);
-        if groups.contains(&0) {
+    pub fn run(self, groups: usize) {
+        assert!(self.words.len() <= MAX_WORDS, "{} parameters of {}", self.words.len(), self.key.shader);
+        if groups == 0 {
             return;
         }
         let device = self.writes[0].array.device();
         #[cfg(feature = "gpu")]
         if let Some(gpu) = device.gpu() {
-            return gpu.dispatch(&self, groups.map(|side| side as u32));
+            const MOST: usize = 65_535;
+            let rows = groups.div_ceil(MOST);
+            return gpu.dispatch(self, [groups.div_ceil(rows), rows].map(|side| side as u32));
         }
-        device.note(self.key());
-    }
-
-    pub(super) fn key(&self) -> KernelKey {
-        KernelKey { shader: self.shader, entry: self.entry, names: self.names.clone() }
+        device.note(self.key);
     }
 }
 
@@ -176,7 +166,7 @@ impl Views {
         Views { offsets: views.iter().map(|view| view.offset()).collect(), dims }
     }
 
-    /// Step of operand `i` if all operands lie like the result, in whole fours, or are a single element; else none.
+    /// Step of each operand if all lie like the result, in whole fours, or are a single element; else none.
     pub fn dense(&self) -> Option<Vec<usize>> {
         let steps = match &self.dims[..] {
             [] => vec![0; self.offsets.len()],

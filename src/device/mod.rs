@@ -57,24 +57,29 @@ struct Inner {
     planned: Mutex<BTreeSet<KernelKey>>,
 }
 
-impl Device {
-    fn new(kind: Kind) -> Device {
-        Device(Arc::new(Inner {
+impl Inner {
+    fn new(kind: Kind) -> Inner {
+        Inner {
             kind,
             #[cfg(feature = "gpu")]
             gpu: None,
             ledger: Ledger::default(),
             pool: buffer::Pool::default(),
             planned: Mutex::default(),
-        }))
+        }
+    }
+}
+
+impl Device {
+    fn new(kind: Kind) -> Device {
+        Device(Arc::new(Inner::new(kind)))
     }
 
     /// A GPU by a part of its name; `gpu` is the best that is no software.
     #[cfg(feature = "gpu")]
     pub fn open_gpu(name: &str, options: gpu::Options) -> Result<Device> {
         let gpu = Some(gpu::Gpu::open(name, options)?);
-        let (ledger, pool, planned) = (Ledger::default(), buffer::Pool::default(), Mutex::default());
-        Ok(Device(Arc::new(Inner { kind: Kind::Gpu, gpu, ledger, pool, planned })))
+        Ok(Device(Arc::new(Inner { gpu, ..Inner::new(Kind::Gpu) })))
     }
 
     /// The host, with a pool and a ledger of its own.
@@ -93,8 +98,7 @@ impl Device {
     }
 
     /// The device a user asked for: `cpu`; `gpu`, the best that is no software; `auto`, that or else the host; or a
-    /// GPU by a part of its name, software drivers too.
-    #[cfg(feature = "gpu")]
+    /// GPU by a part of its name, software drivers too. Built without the feature `gpu` there is the host alone.
     pub fn by_name(name: &str) -> Result<Device> {
         Device::by_name_within(name, None)
     }
@@ -102,22 +106,17 @@ impl Device {
     /// The same with a limit on the bytes that a GPU's pool may hold; more is an error of the device.
     #[cfg(feature = "gpu")]
     pub fn by_name_within(name: &str, limit: Option<u64>) -> Result<Device> {
-        let open = |name: &str| {
-            Device::open_gpu(name, gpu::Options { limit, cache: gpu::cache_folder(), ..gpu::Options::default() })
+        let name = match name {
+            "auto" if gpu::has_hardware() => "gpu",
+            "auto" | "cpu" => return Ok(Device::cpu()),
+            name => name,
         };
-        match name {
-            "cpu" => Ok(Device::cpu()),
-            "auto" => match gpu::adapters().first() {
-                Some(best) if best.is_hardware() => open("gpu"),
-                _ => Ok(Device::cpu()),
-            },
-            name => open(name),
-        }
+        Device::open_gpu(name, gpu::Options { limit, cache: gpu::cache_folder(), ..gpu::Options::default() })
     }
 
-    /// The device a user asked for: built without the feature `gpu` there is the host alone.
+    /// The same; the host has no limit of its own.
     #[cfg(not(feature = "gpu"))]
-    pub fn by_name(name: &str) -> Result<Device> {
+    pub fn by_name_within(name: &str, _: Option<u64>) -> Result<Device> {
         match name {
             "auto" | "cpu" => Ok(Device::cpu()),
             name => Err(Error::Device(format!(
@@ -182,12 +181,6 @@ impl Device {
         false
     }
 
-    /// The same; the host has no limit of its own.
-    #[cfg(not(feature = "gpu"))]
-    pub fn by_name_within(name: &str, _: Option<u64>) -> Result<Device> {
-        Device::by_name(name)
-    }
-
     /// A null device that counts like this one.
     pub fn like_null(&self) -> Device {
         if self.is_gpu() { Device::null_gpu() } else { Device::null() }
@@ -198,7 +191,7 @@ impl Device {
         #[cfg(feature = "gpu")]
         let gpu = match name {
             "cpu" => false,
-            "auto" => gpu::adapters().first().is_some_and(gpu::Adapter::is_hardware),
+            "auto" => gpu::has_hardware(),
             _ => true,
         };
         #[cfg(not(feature = "gpu"))]

@@ -2,7 +2,8 @@
 
 use crate::error::{Error, Result};
 use serde::Serialize;
-use wgpu::{Backends, DeviceType, Features, Instance, InstanceDescriptor, Limits};
+use std::sync::OnceLock;
+use wgpu::{Backends, DeviceType, Features, Instance, InstanceDescriptor};
 
 /// What a graphics driver says of one device.
 #[derive(Clone, Debug, Serialize)]
@@ -29,8 +30,8 @@ pub struct Adapter {
     pub features: Vec<&'static str>,
 }
 
-/// Features that kernels know how to use.
-const USED: [(Features, &str); 5] = [
+/// Features worth knowing of. No kernel uses the first three yet.
+const FEATURES: [(Features, &str); 5] = [
     (Features::SHADER_F16, "f16"),
     (Features::SUBGROUP, "subgroups"),
     (Features::TIMESTAMP_QUERY, "timestamps"),
@@ -51,7 +52,11 @@ impl Adapter {
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
             workgroup_threads: limits.max_compute_invocations_per_workgroup,
             subgroup: [info.subgroup_min_size, info.subgroup_max_size],
-            features: USED.iter().filter(|(feature, _)| features.contains(*feature)).map(|(_, name)| *name).collect(),
+            features: FEATURES
+                .iter()
+                .filter(|(feature, _)| features.contains(*feature))
+                .map(|(_, name)| *name)
+                .collect(),
         }
     }
 
@@ -110,12 +115,13 @@ pub(super) fn find(name: &str) -> Result<(wgpu::Adapter, Adapter)> {
     })
 }
 
-/// Features to ask for: those there are of those used.
-pub(super) fn features(adapter: &wgpu::Adapter) -> Features {
-    USED.iter().fold(Features::empty(), |all, (feature, _)| all | *feature) & adapter.features()
+/// Whether `auto` takes a GPU. The drivers are asked once: it takes them a while.
+pub fn has_hardware() -> bool {
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    *FOUND.get_or_init(|| adapters().first().is_some_and(Adapter::is_hardware))
 }
 
-/// All that the adapter can do.
-pub(super) fn limits(adapter: &wgpu::Adapter) -> Limits {
-    adapter.limits()
+/// Features to ask for: those there are of those used.
+pub(super) fn features(adapter: &wgpu::Adapter) -> Features {
+    (Features::IMMEDIATES | Features::PIPELINE_CACHE) & adapter.features()
 }

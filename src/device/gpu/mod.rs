@@ -10,7 +10,7 @@ mod replay;
 pub mod shader;
 mod transfer;
 
-pub use adapter::{Adapter, adapters};
+pub use adapter::{Adapter, adapters, has_hardware};
 pub use cache::folder as cache_folder;
 pub use counters::Counters;
 use replay::Capture;
@@ -109,7 +109,7 @@ impl Gpu {
         let descriptor = DeviceDescriptor {
             label: None,
             required_features: adapter::features(&adapter),
-            required_limits: adapter::limits(&adapter),
+            required_limits: adapter.limits(),
             // Storages are pooled here; the driver need not hold back more.
             memory_hints: MemoryHints::MemoryUsage,
             ..DeviceDescriptor::default()
@@ -188,8 +188,7 @@ impl Gpu {
         locked(&self.fault).is_some()
     }
 
-    /// Notes that storages of `needed` bytes could not be had,
-    /// with those there are, one of `size` bytes among them.
+    /// Notes that storages of `needed` bytes could not be had, one of `size` bytes besides those there are.
     pub(super) fn out_of_memory(&self, needed: u64, size: u64) {
         let (limit, name) = (self.limit().min(needed - size), &self.about.name);
         let what = match self.largest() {
@@ -254,7 +253,7 @@ impl Gpu {
     }
 
     /// Records a kernel.
-    pub(super) fn dispatch(&self, kernel: &Kernel<'_>, groups: [u32; 3]) {
+    pub(super) fn dispatch(&self, kernel: Kernel<'_>, groups: [u32; 2]) {
         let start = Instant::now();
         if self.faulty() {
             return;
@@ -262,13 +261,14 @@ impl Gpu {
         let bound = kernel.writes.iter().chain(&kernel.reads).map(|binding| self.bound(binding));
         let Some(bound) = bound.collect::<Option<Vec<Bound>>>() else { return };
         if let Some(large) = bound.iter().find(|bound| bound.bytes() > self.binding) {
-            return self.too_large(kernel.shader, large.bytes());
+            return self.too_large(kernel.key.shader, large.bytes());
         }
         let state = &mut *locked(&self.state);
-        let (pipeline, compiled) = state.pipelines.get(&self.device, kernel);
+        let layout = (kernel.writes.len(), kernel.reads.len());
+        let (pipeline, compiled) = state.pipelines.get(&self.device, kernel.key, layout);
         state.counters.pipelines += u64::from(compiled);
         let bind_group = state.bind_group(&self.device, &pipeline.layout, bound);
-        let words = kernel.words.clone();
+        let words = kernel.words;
         state.record(Command::Dispatch { pipeline, bind_group, words, groups });
         state.counters.dispatches += 1;
         if state.commands.len() >= recorder::BATCH {

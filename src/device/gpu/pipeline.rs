@@ -2,7 +2,7 @@
 
 use super::cache::Cache;
 use super::shader;
-use crate::device::kernel::{Kernel, KernelKey, MAX_WORDS};
+use crate::device::kernel::{KernelKey, MAX_WORDS};
 use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -65,18 +65,17 @@ impl Pipelines {
     }
 
     /// The pipeline of a kernel, and whether it had to be compiled.
-    pub fn get(&mut self, device: &wgpu::Device, kernel: &Kernel<'_>) -> (Arc<Pipeline>, bool) {
-        let key = kernel.key();
+    pub fn get(&mut self, device: &wgpu::Device, key: KernelKey, layout: (usize, usize)) -> (Arc<Pipeline>, bool) {
         if let Some(pipeline) = self.made.get(&key) {
             return (pipeline.clone(), false);
         }
-        let layout = self.layout(device, kernel.writes.len(), kernel.reads.len());
+        let layout = self.layout(device, layout);
         let pipeline = Arc::new(self.compile(device, &key, layout));
         self.made.insert(key, pipeline.clone());
         (pipeline, true)
     }
 
-    fn layout(&mut self, device: &wgpu::Device, writes: usize, reads: usize) -> Arc<Layout> {
+    fn layout(&mut self, device: &wgpu::Device, (writes, reads): (usize, usize)) -> Arc<Layout> {
         let id = self.layouts.len() as u64;
         let uniform = self.uniform.clone();
         let make = || {

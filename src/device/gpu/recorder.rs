@@ -12,7 +12,7 @@ pub(super) const BATCH: usize = 128;
 /// One entry of the list. Cloning copies handles.
 #[derive(Clone)]
 pub(super) enum Command {
-    Dispatch { pipeline: Arc<Pipeline>, bind_group: BindGroup, words: Vec<u32>, groups: [u32; 3] },
+    Dispatch { pipeline: Arc<Pipeline>, bind_group: BindGroup, words: Vec<u32>, groups: [u32; 2] },
     Copy { from: Buffer, start: u64, to: Buffer, bytes: u64 },
 }
 
@@ -68,7 +68,7 @@ fn encode(encoder: &mut wgpu::CommandEncoder, batch: &[Command], uniform: Option
                     Some(uniform) => pass.set_bind_group(1, &uniform.group, &[(STRIDE * i as u64) as u32]),
                     None => pass.set_immediates(0, &padded(words)),
                 }
-                pass.dispatch_workgroups(groups[0], groups[1], groups[2]);
+                pass.dispatch_workgroups(groups[0], groups[1], 1);
             }
         }
     }
