@@ -1,7 +1,7 @@
 //! Fused ops: kernels where the operands are plain, tangent kernels for one level of tangents, the composition for
 //! everything else.
 
-use super::{Derivative, Fused, Saved, SavedArrays, reverse};
+use super::{Derivative, Fused, Pull, Push, Saved, SavedArrays, reverse};
 use crate::device::observe::{self, Stage};
 use crate::device::{Array, Device, Spec};
 use crate::ops::Op;
@@ -51,9 +51,10 @@ pub(super) fn push(
     if (device.computes() || device.is_gpu()) && out.count() > 0 {
         let (residuals, along) = (residuals.unwrap_or_default(), as_refs(&along));
         let scratch = scratch.as_mut();
+        let push = Push { ins: &arrays, y: &y.value, residuals, tangents: &along };
         let kernel = |out: &mut Array| match kernels.gpu().filter(|_| device.is_gpu()) {
-            Some(kernels) => kernels.forward(&arrays, &y.value, residuals, &along, out),
-            None => kernels.forward(&arrays, &y.value, residuals, &along, out, scratch),
+            Some(kernels) => kernels.forward(push, out),
+            None => kernels.forward(push, out, scratch),
         };
         observe::launch(op, Stage::Tangent, &mut out, kernel, |out| vec![out]);
     }
@@ -178,9 +179,10 @@ fn pull_lifted(
             let mut scratch = scratch.map(|spec| device.scratch(spec));
             if device.computes() || device.is_gpu() {
                 let (saved, along) = (arrays(&below, residuals), as_refs(&tangents));
+                let pull = Pull { saved: &saved, c: &c_array, tangents: &along, dc: dc.as_ref() };
                 let kernel = |grads: &mut Vec<_>| match kernels.gpu().filter(|_| device.is_gpu()) {
-                    Some(kernels) => kernels.backward(&saved, &c_array, &along, dc.as_ref(), grads),
-                    None => kernels.backward(&saved, &c_array, &along, dc.as_ref(), grads, scratch.as_mut()),
+                    Some(kernels) => kernels.backward(pull, grads),
+                    None => kernels.backward(pull, grads, scratch.as_mut()),
                 };
                 observe::launch(op, Stage::Tangent, &mut grads, kernel, |grads| grads.iter().flatten().collect());
             }

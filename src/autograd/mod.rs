@@ -197,18 +197,36 @@ pub trait GpuBackward {
     fn backward(&self, saved: &SavedArrays<'_>, c: &Array, grads: &mut [Option<Array>]);
 }
 
+/// A forward pass and the tangents of its operands; none where one stays.
+#[derive(Clone, Copy)]
+pub struct Push<'a> {
+    /// Operands.
+    pub ins: &'a [&'a Array],
+    /// Their result.
+    pub y: &'a Array,
+    /// What the forward kernel kept.
+    pub residuals: &'a [Array],
+    /// Tangents of the operands.
+    pub tangents: &'a [Option<&'a Array>],
+}
+
+/// A backward pass, and the tangents of what it is computed from; none where something stays.
+#[derive(Clone, Copy)]
+pub struct Pull<'a> {
+    /// What the forward pass kept.
+    pub saved: &'a SavedArrays<'a>,
+    /// Cotangent of the result.
+    pub c: &'a Array,
+    /// Tangents of the operands.
+    pub tangents: &'a [Option<&'a Array>],
+    /// Tangent of the cotangent.
+    pub dc: Option<&'a Array>,
+}
+
 /// Tangent kernels of a [`Fused`] op: the forward pass and the backward pass, differentiated along one direction.
 pub trait Tangents {
-    /// Tangent of the result. `y` and `residuals` are those of the forward pass.
-    fn forward(
-        &self,
-        ins: &[&Array],
-        y: &Array,
-        residuals: &[Array],
-        tangents: &[Option<&Array>],
-        out: &mut Array,
-        scratch: Option<&mut Array>,
-    );
+    /// Tangent of the result.
+    fn forward(&self, push: Push<'_>, out: &mut Array, scratch: Option<&mut Array>);
 
     /// Scratch of [`Tangents::forward`].
     fn forward_scratch(&self, _ins: &[Spec]) -> Option<Spec> {
@@ -220,17 +238,8 @@ pub trait Tangents {
         true
     }
 
-    /// Tangents of the cotangents that have an array in `grads`, for operand tangents `tangents` and the
-    /// cotangent's own tangent `dc`.
-    fn backward(
-        &self,
-        _saved: &SavedArrays<'_>,
-        _c: &Array,
-        _tangents: &[Option<&Array>],
-        _dc: Option<&Array>,
-        _grads: &mut [Option<Array>],
-        _scratch: Option<&mut Array>,
-    ) {
+    /// Tangents of the cotangents that have an array in `grads`.
+    fn backward(&self, _pull: Pull<'_>, _grads: &mut [Option<Array>], _scratch: Option<&mut Array>) {
         unreachable!("asked only where there is a kernel")
     }
 
@@ -248,15 +257,10 @@ pub trait Tangents {
 /// [`Tangents`] for a GPU: both directions. Scratch is the kernels' own to take, on the null device too.
 pub trait GpuTangents {
     /// As [`Tangents::forward`].
-    fn forward(&self, ins: &[&Array], y: &Array, residuals: &[Array], tangents: &[Option<&Array>], out: &mut Array);
+    fn forward(&self, push: Push<'_>, out: &mut Array);
 
     /// As [`Tangents::backward`].
-    fn backward(
-        &self,
-        saved: &SavedArrays<'_>,
-        c: &Array,
-        tangents: &[Option<&Array>],
-        dc: Option<&Array>,
-        grads: &mut [Option<Array>],
-    );
+    fn backward(&self, _pull: Pull<'_>, _grads: &mut [Option<Array>]) {
+        unreachable!("asked only where there is a kernel")
+    }
 }

@@ -3,7 +3,7 @@
 mod gpu;
 
 use super::{Input, Op, Outputs, Sample, reduce::add_up, softmax::log_sum_exp};
-use crate::autograd::{Derivative, Fused, GpuBackward, GpuTangents, SavedArrays, Tangents};
+use crate::autograd::{Derivative, Fused, GpuBackward, GpuTangents, Pull, Push, SavedArrays, Tangents};
 use crate::device::cpu::row;
 use crate::device::{Array, Spec, cpu};
 use crate::dtype::DType;
@@ -188,15 +188,8 @@ impl Fused for CrossEntropy {
 }
 
 impl Tangents for CrossEntropy {
-    fn forward(
-        &self,
-        ins: &[&Array],
-        _: &Array,
-        logs: &[Array],
-        tangents: &[Option<&Array>],
-        out: &mut Array,
-        scratch: Option<&mut Array>,
-    ) {
+    fn forward(&self, push: Push<'_>, out: &mut Array, scratch: Option<&mut Array>) {
+        let Push { ins, residuals: logs, tangents, .. } = push;
         let along = tangents[0].expect("only logits move");
         float!(along.dtype(), T => self.push::<T>(ins, logs, along, out, scratch.expect("declared")))
     }
@@ -206,15 +199,8 @@ impl Tangents for CrossEntropy {
         Some(Spec { dtype: ins[0].dtype, ..ins[1] })
     }
 
-    fn backward(
-        &self,
-        saved: &SavedArrays<'_>,
-        c: &Array,
-        tangents: &[Option<&Array>],
-        dc: Option<&Array>,
-        grads: &mut [Option<Array>],
-        _: Option<&mut Array>,
-    ) {
+    fn backward(&self, pull: Pull<'_>, grads: &mut [Option<Array>], _: Option<&mut Array>) {
+        let Pull { saved, c, tangents, dc } = pull;
         if let Some(dx) = &mut grads[0] {
             float!(c.dtype(), T => self.pull_along::<T>(saved, c, tangents[0], dc, dx))
         }

@@ -4,7 +4,7 @@ mod gpu;
 mod tangent;
 
 use super::{Input, Op, Outputs, Sample};
-use crate::autograd::{Derivative, Fused, GpuBackward, GpuTangents, SavedArrays, Tangents};
+use crate::autograd::{Derivative, Fused, GpuBackward, GpuTangents, Pull, Push, SavedArrays, Tangents};
 use crate::device::cpu::row;
 use crate::device::{Array, Spec, cpu};
 use crate::float;
@@ -301,15 +301,8 @@ impl Fused for Norm {
 
 /// The same kernels on duals, which find their statistics again.
 impl Tangents for Norm {
-    fn forward(
-        &self,
-        ins: &[&Array],
-        _: &Array,
-        _: &[Array],
-        tangents: &[Option<&Array>],
-        out: &mut Array,
-        _: Option<&mut Array>,
-    ) {
+    fn forward(&self, push: Push<'_>, out: &mut Array, _: Option<&mut Array>) {
+        let Push { ins, tangents, .. } = push;
         float!(out.dtype(), T => {
             let still = vec![T::zero(); out.shape().last_size()];
             let ins = operands(ins, tangents, &still);
@@ -317,15 +310,8 @@ impl Tangents for Norm {
         })
     }
 
-    fn backward(
-        &self,
-        saved: &SavedArrays<'_>,
-        c: &Array,
-        tangents: &[Option<&Array>],
-        dc: Option<&Array>,
-        grads: &mut [Option<Array>],
-        scratch: Option<&mut Array>,
-    ) {
+    fn backward(&self, pull: Pull<'_>, grads: &mut [Option<Array>], scratch: Option<&mut Array>) {
+        let Pull { saved, c, tangents, dc } = pull;
         float!(c.dtype(), T => {
             let still = vec![T::zero(); c.shape().last_size()];
             let ins = operands(&[saved.input(0), c, saved.input(1)], &[tangents[0], dc, tangents[1]], &still);

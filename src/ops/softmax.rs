@@ -2,7 +2,7 @@
 
 use super::rows::Rows;
 use super::{Input, Op, Outputs, Sample};
-use crate::autograd::{Derivative, Fused, GpuBackward, GpuTangents, Saved, SavedArrays, Saves, Tangents};
+use crate::autograd::{Derivative, Fused, GpuBackward, GpuTangents, Push, Saved, SavedArrays, Saves, Tangents};
 use crate::device::cpu::row;
 use crate::device::{Array, Spec, cpu};
 use crate::float;
@@ -206,15 +206,8 @@ impl GpuBackward for Softmax {
 }
 
 impl Tangents for Softmax {
-    fn forward(
-        &self,
-        _: &[&Array],
-        y: &Array,
-        _: &[Array],
-        tangents: &[Option<&Array>],
-        out: &mut Array,
-        _: Option<&mut Array>,
-    ) {
+    fn forward(&self, push: Push<'_>, out: &mut Array, _: Option<&mut Array>) {
+        let Push { y, tangents, .. } = push;
         let ins = [y, tangents[0].expect("the only operand moves")];
         float!(y.dtype(), T => match self.log {
             false => by_rows(ins, out, #[inline(always)] |ins, out: &mut [T]| project(ins, out)),
@@ -233,20 +226,10 @@ impl Tangents for Softmax {
 }
 
 impl GpuTangents for Softmax {
-    fn forward(&self, _: &[&Array], y: &Array, _: &[Array], tangents: &[Option<&Array>], out: &mut Array) {
+    fn forward(&self, push: Push<'_>, out: &mut Array) {
+        let Push { y, tangents, .. } = push;
         let along = tangents[0].expect("the only operand moves");
         record(if self.log { "log_push" } else { "project" }, &[y, along], out);
-    }
-
-    fn backward(
-        &self,
-        _: &SavedArrays<'_>,
-        _: &Array,
-        _: &[Option<&Array>],
-        _: Option<&Array>,
-        _: &mut [Option<Array>],
-    ) {
-        unreachable!("the formula serves")
     }
 }
 

@@ -2,7 +2,7 @@
 //! tensor operations; kernels for the value, for cotangent × slope and for their tangents follow from it.
 
 use super::{Input, Op, Outputs, Sample, elementwise};
-use crate::autograd::{Derivative, Fused, Local, SavedArrays, Tangents};
+use crate::autograd::{Derivative, Fused, Local, Push, SavedArrays, Tangents};
 use crate::device::{Array, Spec};
 use crate::float;
 use crate::scalar::{Dual, Float, NORMAL, Real};
@@ -118,15 +118,8 @@ fn bend<F: Function, T: Float>(s: T) -> T {
 }
 
 impl<F: Function> Tangents for Scaled<F> {
-    fn forward(
-        &self,
-        ins: &[&Array],
-        _: &Array,
-        _: &[Array],
-        tangents: &[Option<&Array>],
-        out: &mut Array,
-        _: Option<&mut Array>,
-    ) {
+    fn forward(&self, push: Push<'_>, out: &mut Array, _: Option<&mut Array>) {
+        let Push { ins, tangents, .. } = push;
         let (c, s) = (ins[0], ins[1]);
         float!(c.dtype(), T => match (tangents[0], tangents[1]) {
             (Some(dc), None) => {

@@ -1,6 +1,6 @@
 //! Ops with one part of their derivative negated: what the checker has to catch.
 
-use eckart::autograd::{Derivative, Fused, Rule, Saved, SavedArrays, Saves, Tangents, jvp, vjp};
+use eckart::autograd::{Derivative, Fused, Pull, Push, Rule, Saved, SavedArrays, Saves, Tangents, jvp, vjp};
 use eckart::ops::{Op, Outputs, Sample};
 use eckart::{Array, Spec, Tensor};
 use std::sync::Arc;
@@ -141,17 +141,9 @@ impl Fused for Flipped {
 }
 
 impl Tangents for Flipped {
-    fn forward(
-        &self,
-        ins: &[&Array],
-        y: &Array,
-        residuals: &[Array],
-        tangents: &[Option<&Array>],
-        out: &mut Array,
-        scratch: Option<&mut Array>,
-    ) {
+    fn forward(&self, push: Push<'_>, out: &mut Array, scratch: Option<&mut Array>) {
         let kernels = self.fused().tangents().expect("asked only where there are kernels");
-        kernels.forward(ins, y, residuals, tangents, out, scratch);
+        kernels.forward(push, out, scratch);
         scale(out, self.sign(Part::TangentKernel));
     }
     fn forward_scratch(&self, ins: &[Spec]) -> Option<Spec> {
@@ -160,17 +152,9 @@ impl Tangents for Flipped {
     fn has_backward(&self) -> bool {
         self.fused().tangents().is_some_and(|kernels| kernels.has_backward())
     }
-    fn backward(
-        &self,
-        saved: &SavedArrays<'_>,
-        c: &Array,
-        tangents: &[Option<&Array>],
-        dc: Option<&Array>,
-        grads: &mut [Option<Array>],
-        scratch: Option<&mut Array>,
-    ) {
+    fn backward(&self, pull: Pull<'_>, grads: &mut [Option<Array>], scratch: Option<&mut Array>) {
         let kernels = self.fused().tangents().expect("asked only where there are kernels");
-        kernels.backward(saved, c, tangents, dc, grads, scratch);
+        kernels.backward(pull, grads, scratch);
         grads.iter_mut().flatten().for_each(|grad| scale(grad, self.sign(Part::BackwardTangentKernel)));
     }
     fn backward_scratch(&self, ins: &[Spec]) -> Option<Spec> {

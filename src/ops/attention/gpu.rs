@@ -2,7 +2,7 @@
 
 use super::Attention;
 use super::sizes::Sizes;
-use crate::autograd::{GpuBackward, GpuTangents, SavedArrays};
+use crate::autograd::{GpuBackward, GpuTangents, Pull, Push, SavedArrays};
 use crate::device::kernel::Kernel;
 use crate::device::{Array, Spec};
 use crate::ops::Outputs;
@@ -43,7 +43,8 @@ impl GpuBackward for Attention {
 }
 
 impl GpuTangents for Attention {
-    fn forward(&self, ins: &[&Array], y: &Array, residuals: &[Array], tangents: &[Option<&Array>], out: &mut Array) {
+    fn forward(&self, push: Push<'_>, out: &mut Array) {
+        let Push { ins, y, residuals, tangents } = push;
         let s = Sizes::new(self, ins[0].shape());
         let dqkv = tangents[0].expect("a mask does not move");
         let kernel = Kernel::new("attention_tangent", "forward").write(out);
@@ -52,14 +53,8 @@ impl GpuTangents for Attention {
         Grid { heads: s.heads, most_slots: 4, mask, mask_binding: 5, starts }.run(kernel, &s, ins[0]);
     }
 
-    fn backward(
-        &self,
-        saved: &SavedArrays<'_>,
-        c: &Array,
-        tangents: &[Option<&Array>],
-        dc: Option<&Array>,
-        grads: &mut [Option<Array>],
-    ) {
+    fn backward(&self, pull: Pull<'_>, grads: &mut [Option<Array>]) {
+        let Pull { saved, c, tangents, dc } = pull;
         let Some(dqkv) = tangents[0] else {
             // Where the operand stays, the gradient is linear in the cotangent.
             let dc = dc.cloned().unwrap_or_else(|| super::zeros(c).to_contiguous());

@@ -13,7 +13,7 @@ mod tangent;
 mod tile;
 
 use super::{Input, Op, Outputs, Sample};
-use crate::autograd::{Derivative, Fused, GpuBackward, GpuTangents, SavedArrays, Saves, Tangents};
+use crate::autograd::{Derivative, Fused, GpuBackward, GpuTangents, Pull, Push, SavedArrays, Saves, Tangents};
 use crate::device::{Array, Spec};
 use crate::dtype::DType;
 use crate::float;
@@ -134,15 +134,8 @@ impl Fused for Attention {
 }
 
 impl Tangents for Attention {
-    fn forward(
-        &self,
-        ins: &[&Array],
-        _: &Array,
-        lse: &[Array],
-        tangents: &[Option<&Array>],
-        out: &mut Array,
-        scratch: Option<&mut Array>,
-    ) {
+    fn forward(&self, push: Push<'_>, out: &mut Array, scratch: Option<&mut Array>) {
+        let Push { ins, residuals: lse, tangents, .. } = push;
         let dqkv = tangents[0].expect("a mask does not move");
         float!(dqkv.dtype(), T => tangent::forward::<T>(self, ins, &lse[0], dqkv, out, scratch.expect("declared")))
     }
@@ -151,15 +144,8 @@ impl Tangents for Attention {
         Some(Spec::new(ins[0].dtype, tangent::forward_scratch(&Sizes::new(self, &ins[0].shape))))
     }
 
-    fn backward(
-        &self,
-        saved: &SavedArrays<'_>,
-        c: &Array,
-        tangents: &[Option<&Array>],
-        dc: Option<&Array>,
-        grads: &mut [Option<Array>],
-        scratch: Option<&mut Array>,
-    ) {
+    fn backward(&self, pull: Pull<'_>, grads: &mut [Option<Array>], scratch: Option<&mut Array>) {
+        let Pull { saved, c, tangents, dc } = pull;
         let (Some(grad), Some(scratch)) = (&mut grads[0], scratch) else { return };
         let (no_dqkv, no_dc) = (zeros(saved.input(0)), zeros(c));
         let (dqkv, dc) = (tangents[0].unwrap_or(&no_dqkv), dc.unwrap_or(&no_dc));

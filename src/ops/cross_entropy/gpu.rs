@@ -1,7 +1,7 @@
 //! On a GPU: `shaders/cross_entropy.wgsl`.
 
 use super::{CrossEntropy, Reduction};
-use crate::autograd::{GpuBackward, GpuTangents, SavedArrays};
+use crate::autograd::{GpuBackward, GpuTangents, Pull, Push, SavedArrays};
 use crate::device::kernel::Kernel;
 use crate::device::{Array, Spec};
 use crate::ops::rows::Rows;
@@ -93,7 +93,8 @@ impl GpuBackward for CrossEntropy {
 }
 
 impl GpuTangents for CrossEntropy {
-    fn forward(&self, ins: &[&Array], _: &Array, kept: &[Array], tangents: &[Option<&Array>], out: &mut Array) {
+    fn forward(&self, push: Push<'_>, out: &mut Array) {
+        let Push { ins, residuals: kept, tangents, .. } = push;
         let along = tangents[0].expect("only logits move");
         let ins = Operands { along: Some(along), ..Operands::new(ins[0], ins[1]) };
         if ins.x.count() == 0 {
@@ -106,14 +107,8 @@ impl GpuTangents for CrossEntropy {
         self.finish(&ins, &moves, out, &mut weight);
     }
 
-    fn backward(
-        &self,
-        saved: &SavedArrays<'_>,
-        c: &Array,
-        tangents: &[Option<&Array>],
-        dc: Option<&Array>,
-        grads: &mut [Option<Array>],
-    ) {
+    fn backward(&self, pull: Pull<'_>, grads: &mut [Option<Array>]) {
+        let Pull { saved, c, tangents, dc } = pull;
         if let Some(dx) = &mut grads[0] {
             let ins = Operands { along: tangents[0], c: Some(c), dc, ..Operands::new(saved.input(0), saved.input(1)) };
             self.record_pull("pull", &ins, saved.residuals, dx);

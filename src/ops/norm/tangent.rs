@@ -1,7 +1,7 @@
 //! Tangents on a GPU: `shaders/norm_tangent.wgsl`.
 
 use super::Norm;
-use crate::autograd::{GpuTangents, SavedArrays};
+use crate::autograd::{GpuTangents, Pull, Push};
 use crate::device::kernel::Kernel;
 use crate::device::{Array, Spec};
 use crate::ops::reduce::gpu::{SUM, Split, join_parts};
@@ -77,21 +77,16 @@ impl<'a> Moving<'a> {
 }
 
 impl GpuTangents for Norm {
-    fn forward(&self, ins: &[&Array], _: &Array, kept: &[Array], tangents: &[Option<&Array>], out: &mut Array) {
+    fn forward(&self, push: Push<'_>, out: &mut Array) {
+        let Push { ins, residuals: kept, tangents, .. } = push;
         let tangent = |i: usize| tangents.get(i).copied().flatten();
         let [t, wt, bt] = [0, 1, 2].map(tangent);
         let moving = Moving { kept: &kept[0], x: ins[0], w: ins[1], t, wt, bt, c: None, ct: None };
         moving.record(self, "push", out);
     }
 
-    fn backward(
-        &self,
-        saved: &SavedArrays<'_>,
-        c: &Array,
-        tangents: &[Option<&Array>],
-        dc: Option<&Array>,
-        grads: &mut [Option<Array>],
-    ) {
+    fn backward(&self, pull: Pull<'_>, grads: &mut [Option<Array>]) {
+        let Pull { saved, c, tangents, dc } = pull;
         let (kept, x, w) = (&saved.residuals[0], saved.input(0), saved.input(1));
         let moving = Moving { kept, x, w, t: tangents[0], wt: tangents[1], bt: None, c: Some(c), ct: dc };
         if let Some(dx) = &mut grads[0] {
