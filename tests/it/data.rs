@@ -56,7 +56,7 @@ fn the_built_in_text_is_this_crate() {
 /// Shared data, where there is any: set, a missing file fails; unset, the test is skipped.
 fn shared(name: &str) -> Option<PathBuf> {
     let Some(folder) = std::env::var_os("ECKART_DATA") else {
-        eprintln!("skipped: ECKART_DATA is not set, and {name} is needed");
+        crate::skipped(&format!("ECKART_DATA is not set, and {name} is needed"));
         return None;
     };
     Some(Path::new(&folder).join(name))

@@ -16,7 +16,7 @@ pub fn device_with(options: Options) -> Option<Device> {
         Ok(device) => Some(device),
         Err(error) if std::env::var_os("CI").is_some() => panic!("no adapter {name:?} for the GPU tests: {error}"),
         Err(error) => {
-            eprintln!("SKIPPED: no GPU adapter {name:?}: {error}");
+            crate::skipped(&format!("no GPU adapter {name:?}: {error}"));
             None
         }
     }

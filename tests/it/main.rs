@@ -42,3 +42,9 @@ mod style;
 mod tiny;
 mod torch;
 mod views;
+
+/// Says so on stderr itself: what `eprintln!` writes is only shown of tests that fail.
+fn skipped(why: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
+}
