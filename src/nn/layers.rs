@@ -34,6 +34,9 @@ impl Module for Linear {
         self.map.visit_mut(path, see);
         self.bias.visit_mut(&path.join("bias"), see);
     }
+    fn visit_maps(&mut self, path: &Path, see: &mut dyn FnMut(&Path, &mut LinearMap)) {
+        self.map.visit_maps(path, see);
+    }
 }
 
 impl Linear {

@@ -14,7 +14,7 @@ pub use gpt2::Gpt2;
 pub use layers::{LayerNorm, Linear, Pass, RmsNorm};
 pub use llama::Llama;
 
-use crate::module::{Module, Parameter, Path};
+use crate::module::{LinearMap, Module, Parameter, Path};
 use crate::rng::Seed;
 use crate::tensor::Tensor;
 use crate::{DType, Device, Result};
@@ -96,6 +96,12 @@ impl Module for Model {
         match self {
             Model::Gpt2(model, _) => model.visit_mut(path, see),
             Model::Llama(model, _) => model.visit_mut(path, see),
+        }
+    }
+    fn visit_maps(&mut self, path: &Path, see: &mut dyn FnMut(&Path, &mut LinearMap)) {
+        match self {
+            Model::Gpt2(model, _) => model.visit_maps(path, see),
+            Model::Llama(model, _) => model.visit_maps(path, see),
         }
     }
 }

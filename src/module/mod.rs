@@ -1,119 +1,13 @@
 //! Parameters, linear maps, and the visitor through which everything else sees a model: by path.
 
-use crate::autograd::LeafId;
-use crate::device::{Array, Device, Tag, tagged};
-use crate::ops::linear::Linear;
+mod linear_map;
+mod parameter;
+
+pub use linear_map::{Dense, LinearMap, Map};
+pub use parameter::Parameter;
+
+use crate::device::{Device, Tag, tagged};
 use crate::tensor::Tensor;
-
-/// A trainable tensor with an identity of its own: copies of it are the same leaf.
-#[derive(Clone, Debug)]
-pub struct Parameter {
-    tensor: Tensor,
-    id: LeafId,
-}
-
-impl Parameter {
-    /// Counts the value under weights. Its gradient comes in factors where it is used as a linear map.
-    pub fn new(value: Tensor) -> Parameter {
-        let id = LeafId::new();
-        let tensor = value.detach().tagged(Tag::Weights).leaf_as(id, true);
-        Parameter { tensor, id }
-    }
-
-    /// What the model computes with.
-    pub fn tensor(&self) -> &Tensor {
-        &self.tensor
-    }
-
-    /// Which leaf its gradients arrive under.
-    pub fn id(&self) -> LeafId {
-        self.id
-    }
-
-    /// Whether gradients are taken with respect to it.
-    pub fn trains(&self) -> bool {
-        self.tensor.is_traced()
-    }
-
-    /// Makes it a constant.
-    pub fn freeze(&mut self) {
-        self.tensor = self.tensor.detach();
-    }
-
-    /// Replaces the value.
-    pub fn set(&mut self, value: Tensor) {
-        let value = value.detach().tagged(Tag::Weights);
-        self.tensor = if self.trains() { value.leaf_as(self.id, true) } else { value };
-    }
-
-    /// Lets the model compute with another tensor in its place, such as one that moves along a tangent.
-    pub fn bind(&mut self, tensor: Tensor) {
-        self.tensor = tensor;
-    }
-
-    /// The value, to change it: its own storage if nothing else refers to that, else a copy.
-    pub fn value_mut(&mut self) -> &mut Array {
-        if !self.tensor.value.owned() {
-            let copy = tagged(Tag::Weights, || self.tensor.value.to_owned());
-            self.tensor.value = copy;
-        }
-        &mut self.tensor.value
-    }
-}
-
-/// A matrix that may only be multiplied by, forwards and transposed, or read by rows.
-#[derive(Clone, Debug)]
-pub enum LinearMap {
-    /// The weight itself.
-    Dense {
-        /// [in, out], or [out, in] if transposed.
-        weight: Parameter,
-        /// Whether it is stored as [out, in].
-        transposed: bool,
-    },
-}
-
-impl LinearMap {
-    /// A weight stored as [in, out].
-    pub fn dense(weight: Tensor) -> LinearMap {
-        LinearMap::Dense { weight: Parameter::new(weight), transposed: false }
-    }
-
-    /// A weight stored as [out, in].
-    pub fn transposed(weight: Tensor) -> LinearMap {
-        LinearMap::Dense { weight: Parameter::new(weight), transposed: true }
-    }
-
-    /// `x W + b`: [.., in] to [.., out].
-    #[track_caller]
-    pub fn apply(&self, x: &Tensor, bias: Option<&Tensor>) -> Tensor {
-        let LinearMap::Dense { weight, transposed } = self;
-        multiply(Linear { transposed: *transposed }, x, weight.tensor(), bias)
-    }
-
-    /// `x Wᵀ`: [.., out] to [.., in]; an embedding's map used so is a tied output head.
-    #[track_caller]
-    pub fn apply_transposed(&self, x: &Tensor) -> Tensor {
-        let LinearMap::Dense { weight, transposed } = self;
-        multiply(Linear { transposed: !*transposed }, x, weight.tensor(), None)
-    }
-
-    /// Rows `ids` of W: [..] indices below `in` to [.., out].
-    #[track_caller]
-    pub fn rows(&self, ids: &Tensor) -> Tensor {
-        let LinearMap::Dense { weight, transposed } = self;
-        assert!(!transposed, "an embedding is stored as [rows, width]");
-        weight.tensor().gather(ids)
-    }
-}
-
-#[track_caller]
-fn multiply(op: Linear, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
-    match bias {
-        Some(bias) => Tensor::apply(op, &[x, weight, bias]),
-        None => Tensor::apply(op, &[x, weight]),
-    }
-}
 
 /// Something with parameters, each at a path such as `h.0.attn.c_attn.weight`.
 ///
@@ -123,6 +17,9 @@ pub trait Module {
     fn visit(&self, path: &Path, see: &mut dyn FnMut(&Path, &Parameter));
     /// The same, to change them, now or when all have been shown.
     fn visit_mut<'a>(&'a mut self, path: &Path, see: &mut dyn FnMut(&Path, &'a mut Parameter));
+
+    /// Shows every linear map below, to put another in its place: how a model of any kind gets adapters or factors.
+    fn visit_maps(&mut self, _path: &Path, _see: &mut dyn FnMut(&Path, &mut LinearMap)) {}
 
     /// Paths and parameters, in the order of the fields.
     fn parameters(&self) -> Vec<(String, Parameter)> {
@@ -183,26 +80,6 @@ impl std::fmt::Display for Path {
     }
 }
 
-impl Module for Parameter {
-    fn visit(&self, path: &Path, see: &mut dyn FnMut(&Path, &Parameter)) {
-        see(path, self);
-    }
-    fn visit_mut<'a>(&'a mut self, path: &Path, see: &mut dyn FnMut(&Path, &'a mut Parameter)) {
-        see(path, self);
-    }
-}
-
-impl Module for LinearMap {
-    fn visit(&self, path: &Path, see: &mut dyn FnMut(&Path, &Parameter)) {
-        let LinearMap::Dense { weight, .. } = self;
-        see(&path.join("weight"), weight);
-    }
-    fn visit_mut<'a>(&'a mut self, path: &Path, see: &mut dyn FnMut(&Path, &'a mut Parameter)) {
-        let LinearMap::Dense { weight, .. } = self;
-        see(&path.join("weight"), weight);
-    }
-}
-
 impl<M: Module> Module for Option<M> {
     fn visit(&self, path: &Path, see: &mut dyn FnMut(&Path, &Parameter)) {
         if let Some(module) = self {
@@ -212,6 +89,11 @@ impl<M: Module> Module for Option<M> {
     fn visit_mut<'a>(&'a mut self, path: &Path, see: &mut dyn FnMut(&Path, &'a mut Parameter)) {
         if let Some(module) = self {
             module.visit_mut(path, see);
+        }
+    }
+    fn visit_maps(&mut self, path: &Path, see: &mut dyn FnMut(&Path, &mut LinearMap)) {
+        if let Some(module) = self {
+            module.visit_maps(path, see);
         }
     }
 }
@@ -225,6 +107,11 @@ impl<M: Module> Module for Vec<M> {
     fn visit_mut<'a>(&'a mut self, path: &Path, see: &mut dyn FnMut(&Path, &'a mut Parameter)) {
         for (i, module) in self.iter_mut().enumerate() {
             module.visit_mut(&path.join(i), see);
+        }
+    }
+    fn visit_maps(&mut self, path: &Path, see: &mut dyn FnMut(&Path, &mut LinearMap)) {
+        for (i, module) in self.iter_mut().enumerate() {
+            module.visit_maps(&path.join(i), see);
         }
     }
 }
@@ -247,6 +134,13 @@ macro_rules! module {
                 see: &mut dyn FnMut(&$crate::module::Path, &'a mut $crate::module::Parameter),
             ) {
                 $($crate::module::Module::visit_mut(&mut self.$field, &path.join(stringify!($field)), see);)*
+            }
+            fn visit_maps(
+                &mut self,
+                path: &$crate::module::Path,
+                see: &mut dyn FnMut(&$crate::module::Path, &mut $crate::module::LinearMap),
+            ) {
+                $($crate::module::Module::visit_maps(&mut self.$field, &path.join(stringify!($field)), see);)*
             }
         }
     };

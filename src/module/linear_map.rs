@@ -1,0 +1,149 @@
+//! Linear maps: matrices that layers multiply by without knowing how they are stored.
+
+use super::{Module, Parameter, Path};
+use crate::ops::linear::Linear;
+use crate::tensor::Tensor;
+use std::any::Any;
+use std::fmt::Debug;
+
+/// A matrix W [in, out], however it is stored. Layers hold a [`LinearMap`]; the kinds are [`Dense`] and those of
+/// `lowrank`.
+pub trait Map: Module + Any + Debug + Send + Sync {
+    /// `in` and `out`.
+    fn sizes(&self) -> [usize; 2];
+
+    /// `x W + b`: [.., in] to [.., out].
+    fn apply(&self, x: &Tensor, bias: Option<&Tensor>) -> Tensor;
+
+    /// `x Wᵀ`: [.., out] to [.., in].
+    fn apply_transposed(&self, x: &Tensor) -> Tensor;
+
+    /// Rows `ids` of W: [..] indices below `in` to [.., out].
+    fn rows(&self, ids: &Tensor) -> Tensor;
+
+    /// The same parameters in a map of its own.
+    fn boxed(&self) -> Box<dyn Map>;
+}
+
+/// A matrix that may only be multiplied by, forwards and transposed, or read by rows.
+#[derive(Debug)]
+pub struct LinearMap(Box<dyn Map>);
+
+impl Clone for LinearMap {
+    fn clone(&self) -> LinearMap {
+        LinearMap(self.0.boxed())
+    }
+}
+
+impl LinearMap {
+    /// Any kind of map.
+    pub fn new(map: impl Map) -> LinearMap {
+        LinearMap(Box::new(map))
+    }
+
+    /// A weight stored as [in, out].
+    pub fn dense(weight: Tensor) -> LinearMap {
+        LinearMap::new(Dense { weight: Parameter::new(weight), transposed: false })
+    }
+
+    /// A weight stored as [out, in].
+    pub fn transposed(weight: Tensor) -> LinearMap {
+        LinearMap::new(Dense { weight: Parameter::new(weight), transposed: true })
+    }
+
+    /// `in` and `out`.
+    pub fn sizes(&self) -> [usize; 2] {
+        self.0.sizes()
+    }
+
+    /// `x W + b`: [.., in] to [.., out].
+    #[track_caller]
+    pub fn apply(&self, x: &Tensor, bias: Option<&Tensor>) -> Tensor {
+        self.check(x, 0);
+        self.0.apply(x, bias)
+    }
+
+    /// `x Wᵀ`: [.., out] to [.., in]; an embedding's map used so is a tied output head.
+    #[track_caller]
+    pub fn apply_transposed(&self, x: &Tensor) -> Tensor {
+        self.check(x, 1);
+        self.0.apply_transposed(x)
+    }
+
+    /// Rows `ids` of W: [..] indices below `in` to [.., out].
+    #[track_caller]
+    pub fn rows(&self, ids: &Tensor) -> Tensor {
+        self.0.rows(ids)
+    }
+
+    /// Here, because a call by way of a table would forget the caller's line.
+    #[track_caller]
+    fn check(&self, x: &Tensor, side: usize) {
+        let sizes = self.sizes();
+        let fits = x.shape().last() == Some(&sizes[side]);
+        assert!(fits, "linear: x of shape {:?} and a map of {sizes:?}, multiplied along {}", x.shape(), sizes[side]);
+    }
+
+    /// The map itself, if it is of this kind.
+    pub fn get<M: Map>(&self) -> Option<&M> {
+        (&*self.0 as &dyn Any).downcast_ref()
+    }
+
+    /// The same, to change it.
+    pub fn get_mut<M: Map>(&mut self) -> Option<&mut M> {
+        (&mut *self.0 as &mut dyn Any).downcast_mut()
+    }
+}
+
+impl Module for LinearMap {
+    fn visit(&self, path: &Path, see: &mut dyn FnMut(&Path, &Parameter)) {
+        self.0.visit(path, see);
+    }
+    fn visit_mut<'a>(&'a mut self, path: &Path, see: &mut dyn FnMut(&Path, &'a mut Parameter)) {
+        self.0.visit_mut(path, see);
+    }
+    fn visit_maps(&mut self, path: &Path, see: &mut dyn FnMut(&Path, &mut LinearMap)) {
+        see(path, self);
+    }
+}
+
+/// The matrix itself.
+#[derive(Clone, Debug)]
+pub struct Dense {
+    /// [in, out], or [out, in] if transposed.
+    pub weight: Parameter,
+    /// Whether it is stored as [out, in].
+    pub transposed: bool,
+}
+crate::module!(Dense: weight);
+
+impl Map for Dense {
+    fn sizes(&self) -> [usize; 2] {
+        let shape = self.weight.tensor().shape();
+        if self.transposed { [shape[1], shape[0]] } else { [shape[0], shape[1]] }
+    }
+
+    fn apply(&self, x: &Tensor, bias: Option<&Tensor>) -> Tensor {
+        multiply(Linear { transposed: self.transposed }, x, self.weight.tensor(), bias)
+    }
+
+    fn apply_transposed(&self, x: &Tensor) -> Tensor {
+        multiply(Linear { transposed: !self.transposed }, x, self.weight.tensor(), None)
+    }
+
+    fn rows(&self, ids: &Tensor) -> Tensor {
+        assert!(!self.transposed, "an embedding is stored as [rows, width]");
+        self.weight.tensor().gather(ids)
+    }
+
+    fn boxed(&self) -> Box<dyn Map> {
+        Box::new(self.clone())
+    }
+}
+
+fn multiply(op: Linear, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    match bias {
+        Some(bias) => Tensor::apply(op, &[x, weight, bias]),
+        None => Tensor::apply(op, &[x, weight]),
+    }
+}
