@@ -17,12 +17,19 @@ pub struct Replay {
     batches: Vec<[Tensor; 2]>,
     numbers: Numbers,
     recording: Option<Recording>,
+    /// Which steps the recording serves.
+    era: u64,
 }
 
 impl Replay {
     fn new(batches: &[Batch], taken: u64, device: &Device) -> Replay {
         let both = |batch: &Batch| batch.upload(device).into();
-        Replay { batches: batches.iter().map(both).collect(), numbers: Numbers::new(taken, device), recording: None }
+        Replay {
+            batches: batches.iter().map(both).collect(),
+            numbers: Numbers::new(taken, device),
+            recording: None,
+            era: 0,
+        }
     }
 
     fn feed(&mut self, batches: &[Batch]) {
@@ -48,7 +55,8 @@ impl Trainer<'_> {
         replay.feed(&batches);
         replay.numbers.give(self.rate(), self.clip());
         // Whoever watches kernels wants to see each.
-        let recording = replay.recording.as_ref().filter(|_| !watching());
+        let era = self.optimizer.era(taken);
+        let recording = replay.recording.as_ref().filter(|_| !watching() && replay.era == era);
         if !recording.is_some_and(|recording| self.device.replay(recording)) {
             let device = self.device.clone();
             replay.recording = None;
@@ -59,6 +67,7 @@ impl Trainer<'_> {
                 }
             });
             replay.recording = device.capture(|| self.record(&mut replay)).1;
+            replay.era = era;
         }
         let found = replay.numbers.read();
         self.replay = Some(replay);
@@ -81,7 +90,7 @@ impl Trainer<'_> {
             sum = Some(sum.map_or_else(|| value.clone(), |sum| &sum + &value));
         }
         let loss = sum.expect("a step has a micro-batch");
-        self.optimizer.record(&mut self.model, gradients, Some(loss.array()), &mut replay.numbers);
+        self.optimizer.record(&mut self.model, gradients, Some(loss.array()), &mut replay.numbers, self.progress.taken);
     }
 
     fn batch(&self, micro_step: u64) -> Batch {

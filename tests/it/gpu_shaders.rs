@@ -62,7 +62,7 @@ fn run_models(device: &Device) {
                 let mut gradients = Gradients::new();
                 gradients.add(loss);
                 let loss = adam.then(|| value.array());
-                optimizer.record(&mut model, gradients, loss, &mut Numbers::new(0, device));
+                optimizer.record(&mut model, gradients, loss, &mut Numbers::new(0, device), 0);
             }
         }
         assert!(!model.parameters().is_empty());
