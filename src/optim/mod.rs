@@ -1,5 +1,6 @@
 //! Optimizers: a chain of transforms that turn a gradient into an update, and what decides how much of it to take.
 
+mod adafactor;
 mod adam;
 mod gpu;
 mod gradients;
@@ -8,6 +9,7 @@ mod schedule;
 mod transform;
 mod turn;
 
+pub use adafactor::{ClipRms, Factored, Mean, ScaleByWeight, adafactor};
 pub use adam::Adam;
 pub use gpu::{Found, Numbers};
 pub use gradients::{Gradients, Held};
