@@ -6,6 +6,7 @@ use super::config::ModelConfig;
 use super::layers::{LayerNorm, Linear, Pass, block, drop};
 use crate::module::{LinearMap, normal};
 use crate::ops::attention::Attention;
+use crate::ops::dropout::Mask;
 use crate::rng::Seed;
 use crate::tensor::Tensor;
 use crate::{Device, module};
@@ -71,9 +72,9 @@ impl Gpt2 {
     /// Hidden states after the last norm: [batch, time] to [batch, time, width].
     #[track_caller]
     pub fn hidden(&self, ids: &Tensor, pass: &Pass) -> Tensor {
-        let mut x = drop(self.embed(ids, 0), self.dropout, pass.dropout, u64::MAX);
+        let mut x = drop(self.embed(ids, 0), self.dropout, pass.dropout.as_ref(), u64::MAX);
         for (i, layer) in self.h.iter().enumerate() {
-            x = block(layer, x, pass.recompute, Block::forward, pass.dropout.map(|seed| seed.fold(i as u64)));
+            x = block(layer, i, x, pass, Block::forward);
         }
         self.ln_f.apply(&x)
     }
@@ -123,18 +124,18 @@ impl Block {
         }
     }
 
-    fn forward(&self, x: &Tensor, dropout: Option<Seed>) -> Tensor {
-        self.with(x, dropout, |qkv, op| qkv.attention(op, None))
+    fn forward(&self, x: &Tensor, mask: Option<&Mask>) -> Tensor {
+        self.with(x, mask, |qkv, op| qkv.attention(op, None))
     }
 
     /// The block around an attention: x [batch, time, width], qkv [batch, time, 3 heads, size].
-    fn with(&self, x: &Tensor, dropout: Option<Seed>, mut attend: impl FnMut(Tensor, Attention) -> Tensor) -> Tensor {
+    fn with(&self, x: &Tensor, mask: Option<&Mask>, mut attend: impl FnMut(Tensor, Attention) -> Tensor) -> Tensor {
         let (batch, time, width) = (x.shape()[0], x.shape()[1], x.shape()[2]);
         let heads = self.attn.heads;
         let qkv = self.attn.c_attn.apply(&self.ln_1.apply(x)).reshape([batch, time, 3 * heads, width / heads]);
         let mixed = attend(qkv, Attention::new(heads, true)).reshape([batch, time, width]);
-        let x = x + drop(self.attn.c_proj.apply(&mixed), self.dropout, dropout, 0);
+        let x = x + drop(self.attn.c_proj.apply(&mixed), self.dropout, mask, 0);
         let hidden = self.mlp.c_fc.apply(&self.ln_2.apply(&x)).gelu_tanh();
-        &x + drop(self.mlp.c_proj.apply(&hidden), self.dropout, dropout, 1)
+        &x + drop(self.mlp.c_proj.apply(&hidden), self.dropout, mask, 1)
     }
 }
