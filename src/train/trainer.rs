@@ -165,9 +165,10 @@ impl<'a> Trainer<'a> {
         self.config.schedule().rate(self.progress.step)
     }
 
-    /// Tokens of a step.
+    /// Tokens that the next [`Trainer::advance`] learns from.
     pub fn tokens(&self) -> u64 {
-        (self.config.batch * self.config.context) as u64 * self.config.accumulate
+        let micro_batches = if self.replays() { self.config.accumulate } else { 1 };
+        (self.config.batch * self.config.context) as u64 * micro_batches
     }
 
     /// Mean loss over all of the validation part in nats per token; on the null device, one batch and no number.

@@ -54,6 +54,20 @@ fn a_gpu_learns_what_the_host_learns() {
     }
 }
 
+#[test]
+fn speed_counts_every_token() {
+    if gpu::device().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config { accumulate: 20, eval_every: 100, save_every: 100, ..config(folder.path(), "run") };
+    let report = tiny::train(&config, false).unwrap().report;
+    let tokens = config.steps * config.accumulate * (config.batch * config.context) as u64;
+    // Whole runs are slower, since they also validate and save.
+    let least = tokens as f64 / report.wall_seconds;
+    assert!(report.tokens_per_second >= least, "{} a second, and {least} with all else", report.tokens_per_second);
+}
+
 /// Who watches kernels has every step recorded anew.
 #[test]
 fn a_replayed_run_is_the_run_recorded_anew_in_every_step() {
