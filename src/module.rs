@@ -105,6 +105,16 @@ impl LinearMap {
         assert!(!transposed, "an embedding is stored as [rows, width]");
         weight.tensor().gather(ids)
     }
+
+    /// Rows `start` to `start + count` of W, [count, out], as a view.
+    #[track_caller]
+    pub fn rows_between(&self, start: usize, count: usize) -> Tensor {
+        let LinearMap::Dense { weight, transposed } = self;
+        assert!(!transposed, "an embedding is stored as [rows, width]");
+        let weight = weight.tensor();
+        // All of them are the weight itself: its gradient needs no padding.
+        if (start, count) == (0, weight.shape()[0]) { weight.clone() } else { weight.slice(0, start, count) }
+    }
 }
 
 #[track_caller]
