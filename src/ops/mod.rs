@@ -30,7 +30,7 @@ use crate::autograd::{Derivative, Factors, Saved};
 use crate::device::{Array, Spec};
 use crate::tensor::Tensor;
 
-/// A primitive operation on tensors. A value of this type holds its constants (axes, epsilon, seed).
+/// A primitive operation on tensors. A value of this type holds its constants (axes, epsilon).
 ///
 /// Its kernels stand side by side: `cpu` computes on the host, `gpu` names entries of the shader file of the same name.
 pub trait Op: Send + Sync + std::fmt::Debug {

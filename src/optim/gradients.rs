@@ -75,7 +75,7 @@ impl Gradients {
             return f64::NAN;
         }
         // Where a device fails there are no numbers.
-        let Ok(held) = self.arrays().map(Array::to_host).collect::<Result<Vec<Array>, _>>() else { return f64::NAN };
+        let Ok(held) = Array::all_to_host(&self.arrays().collect::<Vec<_>>()) else { return f64::NAN };
         const PIECE: usize = 32 * 1024;
         let pieces =
             |g| (0..Array::count(g)).step_by(PIECE).map(move |first| (g, first..(first + PIECE).min(g.count())));

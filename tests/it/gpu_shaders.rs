@@ -5,6 +5,7 @@ use eckart::autograd::{hvp, jvp, vjp};
 use eckart::device::gpu::shader;
 use eckart::device::kernel::KernelKey;
 use eckart::nn::{Arch, Model, ModelConfig, Pass};
+use eckart::ops::dropout::Mask;
 use eckart::ops::matmul::{Family, gpu_product};
 use eckart::ops::samples;
 use eckart::optim::{Adam, Gradients, Group, Momentum, Numbers, Optimizer};
@@ -50,14 +51,14 @@ fn run_models(device: &Device) {
         let heads = width / 16;
         let mut model = Model::new(&ModelConfig::new(arch, 65, 64, 1, heads, width), Seed(0), device).unwrap();
         let ids = Tensor::new(&[0_u32; 2 * 64], [2, 64], device);
-        for dropout in [None, Some(Seed(1))] {
+        for dropout in [None, Some(Mask::new(Seed(1), device))] {
             for adam in [true, false] {
                 let groups = Group::decay_matrices(0.1);
                 let mut optimizer = match adam {
                     true => Optimizer::new(Adam::default(), groups),
                     false => Optimizer::new(Momentum { beta: if dropout.is_some() { 0.0 } else { 0.9 } }, groups),
                 };
-                let loss = model.loss(&ids, &ids, &Pass { dropout, recompute: false });
+                let loss = model.loss(&ids, &ids, &Pass { dropout: dropout.clone(), recompute: false });
                 let value = loss.detach();
                 let mut gradients = Gradients::new();
                 gradients.add(loss);
