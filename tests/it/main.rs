@@ -1,5 +1,6 @@
 //! What the whole crate promises, one file for each theme.
 
+mod bank;
 mod checker;
 #[cfg(feature = "cli")]
 mod cli;
@@ -9,6 +10,8 @@ mod flip;
 mod gpu;
 #[cfg(feature = "gpu")]
 mod gpu_attention;
+#[cfg(feature = "gpu")]
+mod gpu_bank;
 #[cfg(feature = "gpu")]
 mod gpu_edges;
 #[cfg(feature = "gpu")]
