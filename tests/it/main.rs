@@ -5,6 +5,7 @@ mod checker;
 #[cfg(feature = "cli")]
 mod cli;
 mod data;
+mod factorize;
 mod flip;
 #[cfg(feature = "gpu")]
 mod gpu;
