@@ -4,6 +4,7 @@
 
 pub(crate) mod accumulate;
 pub mod attention;
+pub mod bank;
 pub mod binary;
 pub mod compare;
 pub mod cross_entropy;
@@ -108,6 +109,7 @@ pub struct Outputs<'a> {
 pub fn samples() -> Vec<Sample> {
     [
         attention::samples(),
+        bank::samples(),
         binary::samples(),
         compare::samples(),
         cross_entropy::samples(),

@@ -1,14 +1,18 @@
 //! What the whole crate promises, one file for each theme.
 
+mod bank;
 mod checker;
 #[cfg(feature = "cli")]
 mod cli;
 mod data;
+mod factorize;
 mod flip;
 #[cfg(feature = "gpu")]
 mod gpu;
 #[cfg(feature = "gpu")]
 mod gpu_attention;
+#[cfg(feature = "gpu")]
+mod gpu_bank;
 #[cfg(feature = "gpu")]
 mod gpu_edges;
 #[cfg(feature = "gpu")]
