@@ -22,6 +22,8 @@ mod gpu_matmul;
 #[cfg(feature = "gpu")]
 mod gpu_ops;
 #[cfg(feature = "gpu")]
+mod gpu_project;
+#[cfg(feature = "gpu")]
 mod gpu_rows;
 #[cfg(feature = "gpu")]
 mod gpu_shaders;
@@ -35,6 +37,7 @@ mod ledger;
 mod methods;
 mod ops;
 mod plan;
+mod project;
 mod refusals;
 mod resume;
 mod second_order;
