@@ -17,6 +17,7 @@ pub mod linear;
 pub mod matmul;
 pub mod movement;
 pub mod norm;
+pub mod project;
 pub mod reduce;
 pub mod rotary;
 mod rows;
@@ -120,6 +121,7 @@ pub fn samples() -> Vec<Sample> {
         matmul::samples(),
         movement::samples(),
         norm::samples(),
+        project::samples(),
         reduce::samples(),
         rotary::samples(),
         softmax::samples(),

@@ -26,6 +26,8 @@ mod gpu_matmul;
 #[cfg(feature = "gpu")]
 mod gpu_ops;
 #[cfg(feature = "gpu")]
+mod gpu_project;
+#[cfg(feature = "gpu")]
 mod gpu_rows;
 #[cfg(feature = "gpu")]
 mod gpu_shaders;
@@ -39,6 +41,7 @@ mod ledger;
 mod methods;
 mod ops;
 mod plan;
+mod project;
 mod refusals;
 mod resume;
 mod second_order;
