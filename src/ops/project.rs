@@ -7,6 +7,7 @@ mod host;
 mod normal;
 mod random;
 
+pub(crate) use random::compresses_rows;
 pub use random::{Entries, Random};
 
 use super::matmul::held;

@@ -3,6 +3,7 @@
 use crate::gpu;
 use crate::gpu_matmul::{Lie, assert_product, random as operand};
 use crate::project::{BOTH, random};
+use eckart::autograd::Gradient;
 use eckart::ops::project::{Entries, Random};
 use eckart::{DType, Device, Tensor};
 
@@ -54,7 +55,7 @@ fn products_at_sizes_around_tiles() {
     }
 }
 
-/// There and back.
+/// There and back, and added to something.
 fn check(p: Random, size: usize, n: usize, lie: Lie, device: &Device) {
     let what = format!("{p:?}, {size} by {n}, {lie:?}");
     assert!(apart(p, size, device) <= allowed(p.entries), "{what}: entries");
@@ -62,6 +63,12 @@ fn check(p: Random, size: usize, n: usize, lie: Lie, device: &Device) {
     let (x, c) = (operand([size, n], lie, 1, device), operand([p.rank, n], lie, 2, device));
     assert_product(&x.project(p), &matrix, &x, &[], &what);
     assert_product(&c.project_back(p, size), &matrix.t(), &c, &[], &format!("{what}, back"));
+    if size <= n {
+        let before = operand([p.rank, n], Lie::Rows, 3, device);
+        let gradient = Gradient { shape: *x.shape(), dense: Some(x.clone()), factors: Vec::new() };
+        let sum = gradient.sketch_onto(p, Tensor::from_array(before.array().to_owned()));
+        assert_product(&sum, &matrix, &x, &[&before], &format!("{what}, onto a sum"));
+    }
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Random projections: what their entries are, what they do on average, and that they are never stored.
 
+use eckart::autograd::{Factors, Gradient, backward};
 use eckart::ops::Input;
 use eckart::ops::project::{Entries, Random};
-use eckart::{DType, Device, Seed, Shape, Tag, Tensor};
+use eckart::{DType, Device, LinearMap, Seed, Shape, Tag, Tensor};
 
 pub const BOTH: [Entries; 2] = [Entries::Rademacher, Entries::Gaussian];
 
@@ -178,4 +179,103 @@ fn projections_are_never_stored() {
     let x = Tensor::zeros([size, 2], DType::F32, &device);
     x.project(random(Entries::Gaussian, rank, 1));
     assert!(device.ledger().peak().total() < 64 * 1024, "{:?}", device.ledger().peak());
+}
+
+/// Parts of one gradient, and what they add up to.
+fn parts(shape: [usize; 2], dense: bool) -> Gradient {
+    let [m, n] = shape;
+    let ids: Vec<u32> = (0..11).map(|i| i * i % m as u32).collect();
+    let product = Factors::Product { x: normal([9, m], 1), dy: normal([9, n], 2) };
+    let rows = Factors::Rows { ids: Tensor::new(&ids, [11], &Device::cpu()), dy: normal([11, n], 3) };
+    Gradient { shape: shape.into(), dense: dense.then(|| normal(shape, 4)), factors: vec![product, rows] }
+}
+
+/// Either side is the smaller, or neither.
+const SHAPES: [[usize; 2]; 3] = [[6, 20], [30, 7], [8, 8]];
+
+/// Rows are compressed where there are no more of them than columns.
+#[test]
+fn sketches_of_factors_are_those_of_the_gradient() {
+    for (shape, entries) in SHAPES.into_iter().flat_map(|shape| BOTH.map(|entries| (shape, entries))) {
+        let (p, [m, n], what) = (random(entries, 5, 8), shape, format!("{entries:?} {shape:?}"));
+        for dense in [false, true] {
+            let gradient = parts(shape, dense).densify().unwrap();
+            let expected = if m <= n { matrix(p, m).matmul(&gradient) } else { matrix(p, n).matmul(&gradient.t()) };
+            assert_eq!(*expected.shape(), p.sketch_shape(&shape.into()));
+            assert_near(&p.sketch(&gradient), &expected, &what);
+            assert_near(&parts(shape, dense).sketch(p).unwrap(), &expected, &what);
+            for factors in parts(shape, dense).factors {
+                assert_near(&factors.sketch(p, &shape.into()), &p.sketch(&factors.dense(&shape.into())), &what);
+            }
+            let before = normal([5, m.max(n)], 6);
+            let sum = parts(shape, dense).sketch_onto(p, before.clone());
+            assert_near(&sum, &(before + expected), &what);
+        }
+    }
+    let nothing = Gradient { shape: [3, 4].into(), dense: None, factors: Vec::new() };
+    assert!(nothing.sketch(random(Entries::Rademacher, 2, 1)).is_none());
+}
+
+#[test]
+fn lifting_is_the_transpose_of_sketching() {
+    for shape in SHAPES {
+        let (p, [m, n], g) = (random(Entries::Gaussian, 5, 8), shape, normal(shape, 4));
+        let square = |size: usize| matrix(p, size).t().matmul(&matrix(p, size));
+        let expected = if m <= n { square(m).matmul(&g) } else { g.matmul(&square(n)) };
+        assert_near(&p.lift(&p.sketch(&g), &shape.into()), &expected, &format!("{shape:?}"));
+    }
+}
+
+/// What is owned is added to where it is.
+#[test]
+fn sketches_are_added_in_place() {
+    for shape in SHAPES {
+        let sum = normal([5, shape[0].max(shape[1])], 6);
+        let place = sum.array().raw::<f64>().as_ptr();
+        let sum = parts(shape, true).sketch_onto(random(Entries::Rademacher, 5, 8), sum);
+        assert_eq!(sum.array().raw::<f64>().as_ptr(), place, "{shape:?}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "a sketch added to one of another shape")]
+fn sums_of_another_shape_are_refused() {
+    parts([6, 20], false).sketch_onto(random(Entries::Rademacher, 5, 8), normal([5, 6], 1));
+}
+
+/// An embedding that is the output head as well, as models have it.
+#[test]
+fn a_tied_weight_has_one_sketch() {
+    for shape in SHAPES {
+        let map = LinearMap::dense(normal(shape, 5));
+        let ids = Tensor::new(&[1_u32, 5, 2, 2, 0], [5], &Device::cpu());
+        let loss = || map.apply_transposed(&map.rows(&ids).tanh()).tanh().sum_all();
+        let p = random(Entries::Gaussian, 3, 4);
+        let (mut sketch, mut dense) = (None, None);
+        backward(loss(), &mut |_, gradient| {
+            assert_eq!(gradient.factors.len(), 2);
+            sketch = gradient.sketch(p);
+        });
+        backward(loss(), &mut |_, gradient| dense = gradient.densify());
+        assert_near(&sketch.unwrap(), &p.sketch(&dense.unwrap()), &format!("{shape:?}"));
+    }
+}
+
+/// No gradient of the weight's size appears on the way: 64 MB here, and 1 MB for the largest sketch.
+#[test]
+fn sketches_need_no_dense_gradient() {
+    let device = Device::null();
+    let zeros = |shape: [usize; 2]| Tensor::zeros(shape, DType::F32, &device);
+    let product = Factors::Product { x: zeros([16, 4096]), dy: zeros([16, 4096]) };
+    let ids = Tensor::zeros([16], DType::U32, &device);
+    for (shape, factors) in [
+        ([4096, 4096], vec![product]),
+        ([8192, 2048], vec![Factors::Rows { ids: ids.clone(), dy: zeros([16, 2048]) }]),
+        ([2048, 8192], vec![Factors::Rows { ids, dy: zeros([16, 8192]) }]),
+    ] {
+        device.ledger().reset_peak();
+        let gradient = Gradient { shape: shape.into(), dense: None, factors };
+        gradient.sketch(random(Entries::Rademacher, 32, 1));
+        assert!(device.ledger().peak().total() < 4 << 20, "{shape:?}: {:?}", device.ledger().peak());
+    }
 }

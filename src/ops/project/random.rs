@@ -1,4 +1,4 @@
-//! A random projection as a value: what it is, and as a matrix.
+//! A random projection as a value: what it is, as a matrix, and what it makes of gradients.
 
 use super::{Project, UNIT};
 use crate::autograd::apply_onto;
@@ -6,6 +6,7 @@ use crate::device::Device;
 use crate::dtype::{DType, Element};
 use crate::float;
 use crate::rng::Seed;
+use crate::shape::Shape;
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
@@ -44,7 +45,13 @@ impl Random {
     /// The matrix itself, `[rank, size]`: for what has to be stored, such as an orthonormal basis of its rows.
     #[track_caller]
     pub fn matrix(&self, size: usize, dtype: DType, device: &Device) -> Tensor {
-        identity(self.rank, dtype, device).project_back(*self, size).t().contiguous()
+        self.transposed(size, dtype, device).t().contiguous()
+    }
+
+    /// Pᵀ, `[size, rank]`.
+    #[track_caller]
+    pub(crate) fn transposed(&self, size: usize, dtype: DType, device: &Device) -> Tensor {
+        identity(self.rank, dtype, device).project_back(*self, size)
     }
 
     /// `P Pᵒᵀ`, `[rank, old.rank]`, for a projection Pᵒ of the same size: what takes a sketch by `old` to one by this.
@@ -62,6 +69,50 @@ impl Random {
         });
         sum.unwrap_or_else(|| Tensor::zeros([self.rank, old.rank], dtype, device))
     }
+
+    /// A matrix with its smaller side compressed: `P G`, [rank, n], of a matrix [m, n] with m ≤ n, else `P Gᵀ`,
+    /// [rank, m].
+    #[track_caller]
+    pub fn sketch(&self, matrix: &Tensor) -> Tensor {
+        smaller_first(matrix).project(*self)
+    }
+
+    /// The same, added to `sum`, in its storage where nothing else refers to that.
+    #[track_caller]
+    pub(crate) fn sketch_onto(&self, matrix: &Tensor, sum: Tensor) -> Tensor {
+        assert_eq!(*sum.shape(), self.sketch_shape(matrix.shape()), "a sketch added to one of another shape");
+        let matrix = smaller_first(matrix);
+        apply_onto(Arc::new(Project::whole(*self, matrix.shape()[0], false)), &[&matrix], sum)
+    }
+
+    /// Shape of the sketch of a matrix of this shape.
+    #[track_caller]
+    pub fn sketch_shape(&self, shape: &Shape) -> Shape {
+        let larger = if compresses_rows(shape) { shape[1] } else { shape[0] };
+        [self.rank, larger].into()
+    }
+
+    /// The way back from a sketch to a matrix of this shape, which on average over seeds is the one that it was of;
+    /// perhaps as a transposed view.
+    #[track_caller]
+    pub fn lift(&self, sketch: &Tensor, shape: &Shape) -> Tensor {
+        match compresses_rows(shape) {
+            true => sketch.project_back(*self, shape[0]),
+            false => sketch.project_back(*self, shape[1]).t(),
+        }
+    }
+}
+
+/// Whether a sketch of a matrix of this shape compresses its rows, rather than its columns.
+#[track_caller]
+pub(crate) fn compresses_rows(shape: &Shape) -> bool {
+    assert_eq!(shape.len(), 2, "a sketch is of a matrix, not of shape {shape:?}");
+    shape[0] <= shape[1]
+}
+
+#[track_caller]
+fn smaller_first(matrix: &Tensor) -> Tensor {
+    if compresses_rows(matrix.shape()) { matrix.clone() } else { matrix.t() }
 }
 
 fn identity(size: usize, dtype: DType, device: &Device) -> Tensor {
