@@ -57,6 +57,10 @@ impl Map for Bank {
         panic!("a bank of adapters is for products: leave this embedding out of the layers that get one")
     }
 
+    fn rows_between(&self, _: usize, _: usize) -> Tensor {
+        panic!("a bank of adapters is for products: leave this embedding out of the layers that get one")
+    }
+
     fn boxed(&self) -> Box<dyn Map> {
         Box::new(self.clone())
     }

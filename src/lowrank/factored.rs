@@ -45,6 +45,10 @@ impl Map for Factored {
         self.factor_in.tensor().gather(ids).linear(self.factor_out.tensor(), None)
     }
 
+    fn rows_between(&self, start: usize, count: usize) -> Tensor {
+        self.factor_in.tensor().slice(0, start, count).linear(self.factor_out.tensor(), None)
+    }
+
     fn boxed(&self) -> Box<dyn Map> {
         Box::new(self.clone())
     }

@@ -1,4 +1,4 @@
-//! Low rank: matrices taken apart, and maps made of their factors.
+//! Low rank: optimizers in subspaces, adapters, matrices taken apart and maps made of their factors.
 
 mod bank;
 mod dense;
@@ -6,6 +6,9 @@ mod factored;
 mod factorize;
 mod moments;
 mod names;
+mod optimizers;
+mod projection;
+mod subspace;
 pub mod svd;
 
 pub use bank::{Bank, bank, select};
@@ -13,3 +16,6 @@ pub use factored::Factored;
 pub use factorize::{Method, Replaced, Sketch, Weighting, factorize};
 pub use moments::{Moments, moments};
 pub use names::ALL_LINEAR;
+pub use optimizers::{Subspaces, apollo, apollo_mini, compressed_adam, flora, galore};
+pub use projection::{Basis, Projection};
+pub use subspace::{InSubspace, Lift, Transfer};

@@ -87,6 +87,9 @@ impl Map for Recorder {
     fn rows(&self, ids: &Tensor) -> Tensor {
         self.inner.rows(ids)
     }
+    fn rows_between(&self, start: usize, count: usize) -> Tensor {
+        self.inner.rows_between(start, count)
+    }
     fn boxed(&self) -> Box<dyn Map> {
         Box::new(Recorder { inner: self.inner.clone(), seen: self.seen.clone() })
     }

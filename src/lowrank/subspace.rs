@@ -110,9 +110,10 @@ impl InSubspace {
             self.inner.change_basis(at, inner, &(new.overlap(&old, g) * shrink));
         }
         if step > 0 && self.transfer == Transfer::Reset {
-            inner
-                .iter_mut()
-                .for_each(|slot| at.store(slot, Tensor::from_array(slot.clone()).zeros_like().contiguous()));
+            for slot in inner {
+                let zeros = Tensor::from_array(slot.clone()).zeros_like();
+                at.store(slot, zeros.contiguous());
+            }
         }
         new
     }
