@@ -84,10 +84,10 @@ impl Checkpoint {
             let found = arrays.remove(&state_name(&name)).filter(|found| found.spec() == slot.spec());
             *slot = found.ok_or_else(|| broken(&name))?;
         }
-        let mut gradients = Gradients::new();
+        let mut gradients = optimizer.gradients(model, self.state.progress.taken);
         for (name, parameter) in model.parameters() {
             if let Some(gradient) = arrays.remove(&gradient_name(&name)) {
-                let fits = gradient.spec() == parameter.tensor().spec();
+                let fits = gradient.spec() == gradients.spec(parameter.id(), &parameter.tensor().spec());
                 gradients.insert(parameter.id(), fits.then_some(gradient).ok_or_else(|| broken(&name))?);
             }
         }

@@ -6,6 +6,8 @@
 mod begin;
 mod checkpoint;
 mod config;
+mod method;
+mod methods;
 mod metrics;
 mod micro_batch;
 mod pace;
@@ -19,7 +21,9 @@ mod state;
 mod trainer;
 
 pub use checkpoint::{Checkpoint, Newest, Store};
-pub use config::{Config, Method};
+pub use config::Config;
+pub use method::{Defaults, Method};
+pub use methods::{Planned, VARIANTS, Variant, plan_all};
 pub use metrics::Metrics;
 pub use place::{latest, next_free, previous};
 pub use plan::{Plan, what_fits};

@@ -212,7 +212,7 @@ fn what_cannot_work_is_refused_by_name() {
         ..flora.clone()
     };
     let message = refused(transfer);
-    assert!(message.starts_with("h.0.attn.c_attn.weight: ") && message.contains("resample every"), "{message}");
+    assert!(message.starts_with("wte.weight: ") && message.contains("resample every"), "{message}");
     assert!(refused(Config { rank: 0, ..flora.clone() }).starts_with("rank is 0"));
     assert!(refused(Config { resample: Some(0), ..flora }).starts_with("resample is 0"));
     assert!(!folder.path().join("refused").exists(), "nothing is left behind");

@@ -38,6 +38,7 @@ mod hessian;
 mod kill;
 mod large;
 mod ledger;
+mod low_rank;
 mod methods;
 mod ops;
 mod plan;
@@ -48,6 +49,7 @@ mod second_order;
 mod style;
 mod tiny;
 mod torch;
+mod trajectories;
 mod views;
 
 /// Says so on stderr itself: what `eprintln!` writes is only shown of tests that fail.
