@@ -19,7 +19,7 @@ pub use record::LeafId;
 pub use reverse::{backward, grad, vjp};
 
 pub(crate) use lift::Lifted;
-pub(crate) use record::{Trace, apply, apply_onto};
+pub(crate) use record::{Trace, apply, apply_onto, record};
 
 use crate::device::{Array, Spec};
 use crate::tensor::Tensor;
