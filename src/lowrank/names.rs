@@ -1,7 +1,7 @@
 //! Which layers are meant.
 
 use crate::error::{Error, Result};
-use crate::module::{Map, Module, Path};
+use crate::module::{Module, Path};
 
 /// All layers but embeddings and the head.
 pub const ALL_LINEAR: &str = "all-linear";
@@ -31,15 +31,6 @@ pub(super) fn paths(model: &mut impl Module) -> Vec<String> {
     let mut all = Vec::new();
     model.visit_maps(&Path::root(), &mut |path, _| all.push(path.to_string()));
     all
-}
-
-/// Shows each map of this kind.
-pub(super) fn each<M: Map>(model: &mut impl Module, mut see: impl FnMut(&str, &mut M)) {
-    model.visit_maps(&Path::root(), &mut |path, map| {
-        if let Some(map) = map.get_mut() {
-            see(&path.to_string(), map);
-        }
-    });
 }
 
 #[cfg(test)]

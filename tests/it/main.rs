@@ -33,6 +33,7 @@ mod gpu_rows;
 mod gpu_shaders;
 #[cfg(all(feature = "gpu", feature = "cli"))]
 mod gpu_train;
+mod hadamard;
 mod hessian;
 #[cfg(feature = "cli")]
 mod kill;
