@@ -5,6 +5,7 @@ mod plan;
 mod split;
 
 pub use gpu::product as gpu_product;
+pub(super) use gpu::product_into as gpu_product_into;
 pub use plan::Family;
 
 use super::{Input, Op, Outputs, Sample};

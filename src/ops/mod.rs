@@ -3,16 +3,19 @@
 //! A user's own op implements the same [`Op`] and is applied with [`Tensor::apply`].
 
 pub(crate) mod accumulate;
+pub mod add_product;
 pub mod attention;
 pub mod binary;
 pub mod compare;
 pub mod cross_entropy;
+pub mod dora;
 pub mod dropout;
 mod elementwise;
 pub mod extremum;
 mod host;
 pub mod index;
 pub mod linear;
+pub mod lora;
 pub mod matmul;
 pub mod movement;
 pub mod norm;
@@ -107,14 +110,17 @@ pub struct Outputs<'a> {
 /// Every op with operands to try it on: the list that tests and `check` loop over.
 pub fn samples() -> Vec<Sample> {
     [
+        add_product::samples(),
         attention::samples(),
         binary::samples(),
         compare::samples(),
         cross_entropy::samples(),
+        dora::samples(),
         dropout::samples(),
         extremum::samples(),
         index::samples(),
         linear::samples(),
+        lora::samples(),
         matmul::samples(),
         movement::samples(),
         norm::samples(),
