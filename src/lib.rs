@@ -9,6 +9,7 @@ pub mod device;
 pub mod dtype;
 pub mod error;
 pub mod io;
+pub mod lowrank;
 pub mod module;
 pub mod nn;
 pub mod ops;

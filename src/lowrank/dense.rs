@@ -1,0 +1,69 @@
+//! Dense factorisations on the host, in double precision, by the `faer` crate on the calling thread: one matrix is one
+//! task, so that results have the same bits for any number of threads. Matrices are slices, row by row.
+
+use crate::error::{Error, Result};
+use faer::diag::Diag;
+use faer::dyn_stack::{MemBuffer, MemStack};
+use faer::linalg::householder;
+use faer::linalg::qr::no_pivoting::factor as qr;
+use faer::linalg::svd::{self, ComputeSvdVectors};
+use faer::{Conj, Mat, MatRef, Par};
+
+/// `A = U diag(s) Vᵀ`, with as many columns as A's smaller side.
+pub(super) struct Thin {
+    /// [m, k].
+    pub u: Vec<f64>,
+    /// Largest first.
+    pub s: Vec<f64>,
+    /// [n, k].
+    pub v: Vec<f64>,
+}
+
+/// Singular values and vectors of A [m, n]. The entry of each left vector that is largest in magnitude is positive.
+pub(super) fn svd([m, n]: [usize; 2], a: &[f64]) -> Result<Thin> {
+    let k = m.min(n);
+    let (mut u, mut v, mut s) = (Mat::zeros(m, k), Mat::zeros(n, k), Diag::zeros(k));
+    let thin = ComputeSvdVectors::Thin;
+    let mut memory = MemBuffer::new(svd::svd_scratch::<f64>(m, n, thin, thin, Par::Seq, Default::default()));
+    let stack = MemStack::new(&mut memory);
+    let a = MatRef::from_row_major_slice(a, m, n);
+    let (left, right) = (Some(u.as_mut()), Some(v.as_mut()));
+    svd::svd(a, s.as_mut(), left, right, Par::Seq, stack, Default::default())
+        .map_err(|_| Error::NotFinite(format!("the singular values of a {m} by {n} matrix did not converge")))?;
+    let signs: Vec<f64> = (0..k).map(|j| sign((0..m).map(|i| u[(i, j)]))).collect();
+    Ok(Thin { u: by_rows(&u, &signs), s: s.column_vector().iter().copied().collect(), v: by_rows(&v, &signs) })
+}
+
+/// An orthonormal basis of the columns of A [m, r], r ≤ m: Q of A = Q R with a diagonal of R that is not negative.
+pub(super) fn orthonormal([m, r]: [usize; 2], a: &[f64]) -> Vec<f64> {
+    let mut a = MatRef::from_row_major_slice(a, m, r).to_owned();
+    let block = qr::recommended_block_size::<f64>(m, r);
+    let mut coefficients = Mat::zeros(block, r);
+    let need = qr::qr_in_place_scratch::<f64>(m, r, block, Par::Seq, Default::default())
+        .or(householder::apply_block_householder_sequence_on_the_left_in_place_scratch::<f64>(m, block, r));
+    let mut memory = MemBuffer::new(need);
+    let stack = MemStack::new(&mut memory);
+    qr::qr_in_place(a.as_mut(), coefficients.as_mut(), Par::Seq, stack, Default::default());
+    let signs: Vec<f64> = (0..r).map(|j| if a[(j, j)] < 0.0 { -1.0 } else { 1.0 }).collect();
+    let mut q = Mat::identity(m, r);
+    householder::apply_block_householder_sequence_on_the_left_in_place_with_conj(
+        a.as_ref(),
+        coefficients.as_ref(),
+        Conj::No,
+        q.as_mut(),
+        Par::Seq,
+        stack,
+    );
+    by_rows(&q, &signs)
+}
+
+/// That of the element which is largest in magnitude, the first of them.
+fn sign(x: impl Iterator<Item = f64>) -> f64 {
+    let largest = x.fold(0.0_f64, |largest, x| if x.abs() > largest.abs() { x } else { largest });
+    if largest < 0.0 { -1.0 } else { 1.0 }
+}
+
+/// The elements, with each column times its sign.
+fn by_rows(x: &Mat<f64>, signs: &[f64]) -> Vec<f64> {
+    (0..x.nrows()).flat_map(|i| signs.iter().enumerate().map(move |(j, sign)| sign * x[(i, j)])).collect()
+}
