@@ -16,6 +16,7 @@ use crate::device::{Array, Device, Spec, Tag, tagged};
 use crate::float;
 use crate::module::{Module, Path};
 use crate::shape::Shape;
+use crate::tensor::Tensor;
 use std::collections::BTreeMap;
 
 /// Whether the parameter at this path, of this shape, belongs to a group.
@@ -67,6 +68,19 @@ impl Optimizer {
             if parameter.trains() {
                 let fresh = || zeros(&self.transform.state(&parameter.tensor().spec()), parameter.tensor().device());
                 self.state.entry(path.to_string()).or_insert_with(fresh);
+            }
+        });
+    }
+
+    /// Fits the state to parameters whose shape changed, such as those of adapters of another rank: in those that grew it
+    /// stays, with zeros for what is new; in those that shrank it begins anew.
+    pub fn resize(&mut self, model: &dyn Module) {
+        model.visit(&Path::root(), &mut |path, parameter| {
+            let Some(arrays) = self.state.get_mut(&path.to_string()) else { return };
+            let specs = self.transform.state(&parameter.tensor().spec());
+            if arrays.iter().map(Array::spec).ne(specs.iter().copied()) {
+                let fresh = zeros(&specs, parameter.tensor().device());
+                *arrays = fresh.into_iter().zip(arrays.drain(..)).map(|(new, old)| grown(old, new)).collect();
             }
         });
     }
@@ -168,6 +182,18 @@ fn turns<'a>(
         }
     });
     turns
+}
+
+/// `new` with `old` in its corner, where that has room.
+fn grown(old: Array, new: Array) -> Array {
+    let (from, to) = (*old.shape(), *new.shape());
+    if from.len() != to.len() || old.dtype() != new.dtype() || from.iter().zip(&to[..]).any(|(from, to)| from > to) {
+        return new;
+    }
+    let pad = |x: Tensor, axis: usize| x.pad(axis as isize, 0, to[axis] - from[axis]);
+    let padded = tagged(Tag::Optimizer, || (0..to.len()).fold(Tensor::from_array(old), pad).into_array());
+    padded.retag(Tag::Optimizer);
+    padded
 }
 
 fn zeros(specs: &[Spec], device: &Device) -> Vec<Array> {
