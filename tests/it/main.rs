@@ -1,5 +1,7 @@
 //! What the whole crate promises, one file for each theme.
 
+mod adapt;
+mod adapted;
 mod checker;
 #[cfg(feature = "cli")]
 mod cli;
@@ -32,6 +34,7 @@ mod hessian;
 mod kill;
 mod large;
 mod ledger;
+mod lora;
 mod methods;
 mod ops;
 mod plan;
