@@ -1,8 +1,9 @@
-//! Fused and elementwise kernels on the CPU, forward and backward, in f32.
+//! Fused and elementwise kernels on the CPU, forward and backward, and random projections, in f32.
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use eckart::autograd::vjp;
 use eckart::nn::{Arch, Model, ModelConfig};
+use eckart::ops::project::{Entries, Random};
 use eckart::optim::{Adam, Chain, Gradients, Group, Optimizer, Transform};
 use eckart::{DType, Device, Module, Parameter, Seed, Shape, Tensor};
 use std::hint::black_box;
@@ -84,5 +85,25 @@ fn adamw(c: &mut Criterion) {
     step(c, "adamw char GPT, parameter by parameter", Chain(vec![Box::new(Adam::default())]));
 }
 
-criterion_group!(benches, ops, adamw);
+/// Random projections of a matrix [size, n], and back, beside products with a matrix that is stored.
+fn projections(c: &mut Criterion) {
+    let device = Device::cpu();
+    for (rank, size, n) in [(8, 128, 512), (64, 128, 512), (8, 1024, 1024), (64, 1024, 1024)] {
+        let p = |entries| Random { entries, rank, seed: Seed(3) };
+        let (x, sketch) = (random([size, n], &device), random([rank, n], &device));
+        let stored = p(Entries::Rademacher).matrix(size, DType::F32, &device);
+        let mut bench = |what: &str, f: &(dyn Fn() -> Tensor + Sync)| {
+            let name = format!("{what} {rank} by {size}, {n} columns");
+            c.bench_function(&name, |b| b.iter_custom(|count| time(count, || drop(black_box(f())))));
+        };
+        bench("project, stored", &|| stored.matmul(&x));
+        bench("project, signs", &|| x.project(p(Entries::Rademacher)));
+        bench("project, normal", &|| x.project(p(Entries::Gaussian)));
+        bench("project back, stored", &|| stored.t().matmul(&sketch));
+        bench("project back, signs", &|| sketch.project_back(p(Entries::Rademacher), size));
+        bench("project back, normal", &|| sketch.project_back(p(Entries::Gaussian), size));
+    }
+}
+
+criterion_group!(benches, ops, adamw, projections);
 criterion_main!(benches);

@@ -97,6 +97,20 @@ fn scale(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) 
     }
 }
 
+// ---- a new value of a slot of the state
+
+@group(0) @binding(0) var<storage, read_write> slot: array<f32>;
+@group(0) @binding(1) var<storage, read> value: array<f32>;
+@group(0) @binding(2) var<storage, read> store_found: Found;
+
+@compute @workgroup_size(256)
+fn store(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>) {
+    let i = index(id, grid);
+    if (i < p.count && store_found.skip == 0u) {
+        slot[i] = value[i];
+    }
+}
+
 // ---- w −= rate (u + decay w)
 
 @group(0) @binding(0) var<storage, read_write> weight: array<f32>;

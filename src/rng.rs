@@ -26,8 +26,8 @@ pub struct Seed(pub u64);
 impl Seed {
     /// A seed of its own for item `n` (a step, an example, a layer) under this one.
     pub fn fold(self, n: u64) -> Seed {
-        let [a, b, _, _] = philox(self.key(), [n as u32, (n >> 32) as u32, 0x5EED, 1]);
-        Seed(a as u64 | (b as u64) << 32)
+        let [low, high, _, _] = philox(self.key(), [n as u32, (n >> 32) as u32, 0x5EED, 1]);
+        Seed::of_key([low, high])
     }
 
     /// A seed of its own for a name, such as a module path.
@@ -35,7 +35,12 @@ impl Seed {
         name.bytes().fold(self.fold(name.len() as u64), |seed, byte| seed.fold(byte as u64))
     }
 
-    /// Philox key.
+    /// The seed with this key.
+    pub fn of_key([low, high]: [u32; 2]) -> Seed {
+        Seed(low as u64 | (high as u64) << 32)
+    }
+
+    /// Philox key: low and high word.
     pub fn key(self) -> [u32; 2] {
         [self.0 as u32, (self.0 >> 32) as u32]
     }

@@ -3,6 +3,7 @@
 use super::apply_onto;
 use crate::ops::index::ScatterAdd;
 use crate::ops::matmul::Matmul;
+use crate::ops::project::{Random, compresses_rows};
 use crate::shape::Shape;
 use crate::tensor::Tensor;
 use std::sync::Arc;
@@ -41,6 +42,46 @@ impl Factors {
             Factors::Rows { ids, dy } => apply_onto(Arc::new(ScatterAdd { rows: sum.shape()[0] }), &[dy, ids], sum),
         }
     }
+
+    /// [`Random::sketch`] of what they multiply out to, for a weight of this shape, without multiplying out.
+    #[track_caller]
+    pub fn sketch(&self, random: Random, shape: &Shape) -> Tensor {
+        match self.sketched(random, shape) {
+            Sketch::Product(a, b) => a.matmul(&b),
+            Sketch::Done(sketch) => sketch.contiguous(),
+        }
+    }
+
+    /// The same, added to `sum`, in its storage where nothing else refers to that.
+    #[track_caller]
+    pub fn sketch_onto(&self, random: Random, shape: &Shape, sum: Tensor) -> Tensor {
+        assert_eq!(*sum.shape(), random.sketch_shape(shape), "a sketch added to one of another shape");
+        match self.sketched(random, shape) {
+            Sketch::Product(a, b) => apply_onto(Arc::new(Matmul), &[&a, &b], sum),
+            Sketch::Done(sketch) => sum.sum_with(sketch),
+        }
+    }
+
+    #[track_caller]
+    fn sketched(&self, p: Random, shape: &Shape) -> Sketch {
+        match (self, compresses_rows(shape)) {
+            // P xᵀ dy, or P dyᵀ x: [rank, rows] times [rows, out] or [rows, in].
+            (Factors::Product { x, dy }, true) => Sketch::Product(x.t().project(p), dy.clone()),
+            (Factors::Product { x, dy }, false) => Sketch::Product(dy.t().project(p), x.clone()),
+            // Each row of dy by its column of P; there are as many as the smaller side has.
+            (Factors::Rows { ids, dy }, true) => {
+                let columns = p.transposed(shape[0], dy.dtype(), dy.device());
+                Sketch::Product(columns.gather(ids).t(), dy.clone())
+            }
+            (Factors::Rows { ids, dy }, false) => Sketch::Done(dy.t().project(p).t().scatter_add(ids, shape[0]).t()),
+        }
+    }
+}
+
+/// A sketch that is still a product, or not.
+enum Sketch {
+    Product(Tensor, Tensor),
+    Done(Tensor),
 }
 
 /// Gradient of one leaf: the sum of its parts.
@@ -65,6 +106,25 @@ impl Gradient {
     pub fn add_to(self, sum: Tensor) -> Tensor {
         let sum = self.factors.iter().fold(sum, |sum, factors| factors.add_to(sum));
         self.dense.into_iter().fold(sum, Tensor::sum_with)
+    }
+
+    /// [`Random::sketch`] of the sum, [rank, n] or [rank, m] for a weight [m, n], without multiplying out; `None` if
+    /// nothing depended on the leaf.
+    #[track_caller]
+    pub fn sketch(self, random: Random) -> Option<Tensor> {
+        let mut factors = self.factors.iter();
+        let first = match &self.dense {
+            Some(dense) => random.sketch(dense),
+            None => factors.next()?.sketch(random, &self.shape),
+        };
+        Some(factors.fold(first, |sum, next| next.sketch_onto(random, &self.shape, sum)))
+    }
+
+    /// The same, added to `sum`, in its storage where nothing else refers to that.
+    #[track_caller]
+    pub fn sketch_onto(self, random: Random, sum: Tensor) -> Tensor {
+        let sum = self.factors.iter().fold(sum, |sum, factors| factors.sketch_onto(random, &self.shape, sum));
+        self.dense.iter().fold(sum, |sum, dense| random.sketch_onto(dense, sum))
     }
 
     pub(super) fn new(shape: Shape) -> Self {

@@ -130,6 +130,11 @@ pub trait Rule {
     fn saves(&self, needs: &[bool]) -> Saves;
     /// Cotangents of the operands that need one.
     fn vjp(&self, saved: &Saved, c: &Tensor, needs: &[bool]) -> Vec<Option<Tensor>>;
+    /// The cotangent of operand `i` added to `sum`, for rules that can do it in the storage of `sum`; `sum` itself comes
+    /// back from others.
+    fn vjp_onto(&self, _i: usize, _saved: &Saved, _c: &Tensor, sum: Tensor) -> Result<Tensor, Tensor> {
+        Err(sum)
+    }
     /// Tangent of the result.
     fn jvp(&self, ins: &[Tensor], y: &Tensor, tangents: &[Option<Tensor>]) -> Option<Tensor>;
 }

@@ -25,7 +25,7 @@ pub fn checkpoint(f: impl Fn(&[Tensor]) -> Tensor + Send + Sync + 'static, ins: 
         return y;
     }
     let traces = ins.iter().map(|t| t.trace.clone()).collect();
-    record(Arc::new(Segment(f)), ins, traces, y, None)
+    record(Arc::new(Segment(f)), ins, traces, None, y, None)
 }
 
 /// A segment in the graph: a fused op with no kernel of its own, so that backward always replays it.

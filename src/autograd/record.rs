@@ -44,7 +44,16 @@ pub(crate) struct Trace {
 pub(crate) struct Node {
     pub op: Arc<dyn Op>,
     pub parents: Vec<Option<Arc<Trace>>>,
+    /// What the result was added to: its cotangent is that of the sum.
+    pub base: Option<Arc<Trace>>,
     pub saved: Saved,
+}
+
+impl Node {
+    /// All that it came from.
+    pub fn below(&self) -> impl Iterator<Item = &Arc<Trace>> {
+        self.parents.iter().flatten().chain(&self.base)
+    }
 }
 
 impl Trace {
@@ -59,7 +68,7 @@ impl Drop for Trace {
         let mut stack: Vec<Arc<Trace>> = Vec::new();
         let take = |trace: &mut Trace, stack: &mut Vec<Arc<Trace>>| {
             if let Some(node) = trace.node.take() {
-                stack.extend(node.parents.into_iter().flatten());
+                stack.extend(node.parents.into_iter().flatten().chain(node.base));
             }
         };
         take(self, &mut stack);
@@ -86,16 +95,32 @@ pub(crate) fn apply(op: Arc<dyn Op>, ins: &[&Tensor]) -> Tensor {
     forward(op, ins, out, false).0
 }
 
-/// `sum` plus the op's result, by one kernel where the op can add and nothing else refers to `sum`.
+/// `sum` plus the op's result, in the storage of `sum` and by one kernel where the op can add, nothing else refers to
+/// that storage, and nothing moves along tangents.
+#[track_caller]
 pub(crate) fn apply_onto(op: Arc<dyn Op>, ins: &[&Tensor], mut sum: Tensor) -> Tensor {
-    let plain = sum.is_plain() && ins.iter().all(|t| t.is_plain() && (!op.contiguous() || t.value.contiguous()));
-    if !plain || !op.adds() || !sum.value.owned() {
+    let specs: Vec<Spec> = ins.iter().map(|t| t.value.spec()).collect();
+    match op.infer(&specs) {
+        Ok(spec) => assert_eq!(spec, sum.value.spec(), "{}: added to what it does not fit", op.name()),
+        Err(problem) => panic!("{}: {problem}", op.name()),
+    }
+    let fits = |t: &&Tensor| t.lifted.is_none() && (!op.contiguous() || t.value.contiguous());
+    if !op.adds() || !sum.value.owned() || sum.lifted.is_some() || !ins.iter().all(fits) {
         return sum.sum_with(apply(op, ins));
     }
-    let arrays: Vec<&Array> = ins.iter().map(|t| &t.value).collect();
+    let traced = ins.iter().any(|t| t.trace.is_some()) && !matches!(op.derivative(), Derivative::Zero);
     let device = sum.device().clone();
-    launch(&device, &*op, &arrays, &mut sum.value, &mut [], true);
-    sum
+    let mut kept: Vec<Array> = match traced {
+        true => op.residuals(&specs).into_iter().map(|spec| device.alloc(spec)).collect(),
+        false => Vec::new(),
+    };
+    let arrays: Vec<&Array> = ins.iter().map(|t| &t.value).collect();
+    launch(&device, &*op, &arrays, &mut sum.value, &mut kept, true);
+    if !traced {
+        return sum;
+    }
+    let base = sum.trace.take();
+    record(op, ins, ins.iter().map(|t| t.trace.clone()).collect(), base, sum, Some(kept))
 }
 
 /// What a forward pass leaves: the result, and residuals unless it ran as the composition or kept none.
@@ -120,7 +145,7 @@ fn plain(op: Arc<dyn Op>, ins: &[&Tensor], out: Spec, keep: bool) -> Forward {
     }
     let traces: Vec<_> = ins.iter().map(|t| t.trace.clone()).collect();
     let kept = if keep { residuals.clone() } else { None };
-    (record(op, ins, traces, y, residuals), kept)
+    (record(op, ins, traces, None, y, residuals), kept)
 }
 
 /// Runs the kernel, or makes the view.
@@ -177,7 +202,7 @@ fn lifted(level: u64, op: Arc<dyn Op>, ins: &[&Tensor], out: Spec, keep: bool) -
         return (y, residuals);
     }
     let kept = if keep { residuals.clone() } else { None };
-    (record(op, ins, traces, y, residuals), kept)
+    (record(op, ins, traces, None, y, residuals), kept)
 }
 
 /// The trace that lies over the tangents of `level`, if any.
@@ -234,6 +259,7 @@ pub(super) fn record(
     op: Arc<dyn Op>,
     ins: &[&Tensor],
     parents: Vec<Option<Arc<Trace>>>,
+    base: Option<Arc<Trace>>,
     y: Tensor,
     residuals: Option<Vec<Array>>,
 ) -> Tensor {
@@ -245,8 +271,9 @@ pub(super) fn record(
         residuals,
         specs: ins.iter().map(|t| t.value.spec()).collect(),
     };
-    let oldest = parents.iter().flatten().map(|parent| parent.oldest).min().unwrap_or(0);
-    let node = Some(Node { op, parents, saved });
+    let node = Node { op, parents, base, saved };
+    let oldest = node.below().map(|parent| parent.oldest).min().unwrap_or(0);
+    let node = Some(node);
     let trace = Arc::new(Trace { id: next_id(), oldest, factored: false, shape: *y.shape(), node });
     Tensor { trace: Some(trace), ..y }
 }

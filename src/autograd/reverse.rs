@@ -128,16 +128,38 @@ fn order(trace: &Trace) -> (bool, u64) {
 /// Hands cotangents to the parents of one op.
 fn step(trace: Arc<Trace>, c: Tensor, differentiable: bool, pending: &mut HashMap<u64, Pending>, ready: &mut Ready) {
     let node = trace.node.as_ref().expect("leaves have no parents");
-    let needs: Vec<bool> =
+    let mut needs: Vec<bool> =
         node.parents.iter().map(|p| p.as_ref().is_some_and(|p| pending.contains_key(&p.id))).collect();
+    if !differentiable {
+        add_on(node, &c, &mut needs, pending);
+    }
     let cotangents = pull(&trace, node, &c, &needs, differentiable);
-    drop(c);
-    let parents = node.parents.clone();
+    let (parents, base) = (node.parents.clone(), node.base.clone());
     drop(trace); // frees what this op saved, before the next op allocates
+    match base {
+        Some(base) => settle(base, Part::Dense(c), pending, ready),
+        None => drop(c),
+    }
     for (parent, part) in parents.into_iter().zip(cotangents) {
         if let Some(parent) = parent {
             settle(parent, part, pending, ready);
         }
+    }
+}
+
+/// Adds to what parents have, where a rule can do that in place: then they need nothing more of this op.
+fn add_on(node: &Node, c: &Tensor, needs: &mut [bool], pending: &mut HashMap<u64, Pending>) {
+    let Derivative::Custom(rule) = node.op.derivative() else { return };
+    for (i, needed) in needs.iter_mut().enumerate().filter(|(_, needed)| **needed) {
+        let parent = node.parents[i].as_ref().and_then(|parent| pending.get_mut(&parent.id));
+        let Some(Pending { gradient: Gradient { dense, .. }, .. }) = parent else { continue };
+        *dense = dense.take().map(|sum| match rule.vjp_onto(i, &node.saved, c, sum) {
+            Ok(sum) => {
+                *needed = false;
+                sum
+            }
+            Err(sum) => sum,
+        });
     }
 }
 
@@ -158,7 +180,7 @@ fn settle(parent: Arc<Trace>, part: Part, pending: &mut HashMap<u64, Pending>, r
 /// An op whose result did not matter: its parents lose a use.
 fn skip(trace: &Trace, pending: &mut HashMap<u64, Pending>, ready: &mut Ready) {
     if let Some(node) = &trace.node {
-        for parent in node.parents.iter().flatten() {
+        for parent in node.below() {
             settle(parent.clone(), Part::Nothing, pending, ready);
         }
     }
@@ -171,7 +193,7 @@ fn count_uses(root: &Arc<Trace>, want: &Want) -> HashMap<u64, Pending> {
     while let Some(trace) = stack.pop() {
         if all.insert(trace.id, trace).is_none() && want.goes_below(trace) {
             let node = trace.node.as_ref().expect("only ops have something below");
-            stack.extend(node.parents.iter().flatten());
+            stack.extend(node.below());
         }
     }
     // Parents are older than what came of them, so one pass in order of age sees them first.
@@ -181,7 +203,7 @@ fn count_uses(root: &Arc<Trace>, want: &Want) -> HashMap<u64, Pending> {
         if want.goes_below(trace)
             && let Some(node) = &trace.node
         {
-            for parent in node.parents.iter().flatten() {
+            for parent in node.below() {
                 if let Some(entry) = pending.get_mut(&parent.id) {
                     entry.uses += 1;
                     leads = true;
@@ -210,7 +232,7 @@ impl From<Option<Tensor>> for Part {
 
 /// Cotangents of an op's operands: factored where a weight wants it so, the rest by class.
 fn pull(trace: &Arc<Trace>, node: &Node, c: &Tensor, needs: &[bool], differentiable: bool) -> Vec<Part> {
-    if differentiable {
+    if differentiable && needs.contains(&true) {
         return rule(node, &reattach(trace, node), c, needs, true).into_iter().map(Part::from).collect();
     }
     let factored = |i: usize| needs[i] && node.parents[i].as_ref().is_some_and(|parent| parent.factored);

@@ -152,12 +152,19 @@ impl Array {
     /// The elements row by row, in host memory: a copy unless they lie so there. Waits for a GPU, and reports what went
     /// wrong on it.
     pub fn to_host(&self) -> Result<Array> {
-        let x = self.to_contiguous();
+        Ok(Array::all_to_host(&[self])?.remove(0))
+    }
+
+    /// The same of several arrays on one device, with one wait for many.
+    #[track_caller]
+    pub fn all_to_host(arrays: &[&Array]) -> Result<Vec<Array>> {
+        let Some(device) = arrays.first().map(|x| x.device()) else { return Ok(Vec::new()) };
+        assert!(arrays.iter().all(|x| x.device().is(device)), "arrays on several devices read together");
         #[cfg(feature = "gpu")]
-        if let Some(gpu) = self.device().gpu() {
-            return gpu.read(&x);
+        if let Some(gpu) = device.gpu() {
+            return gpu.read(arrays);
         }
-        Ok(x)
+        Ok(arrays.iter().map(|x| x.to_contiguous()).collect())
     }
 
     /// One value everywhere; panics unless contiguous, unique and the whole storage.

@@ -125,6 +125,11 @@ impl Device {
         }
     }
 
+    /// Whether both are handles on one device.
+    pub fn is(&self, other: &Device) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Lower-case name, as in reports.
     pub fn name(&self) -> &str {
         match self.0.kind {

@@ -14,11 +14,12 @@ use std::path::Path;
 /// Arrays by name.
 pub type Arrays = BTreeMap<String, Array>;
 
-/// Arrays as the bytes of a safetensors file: the same arrays give the same bytes. Fails if their device did.
+/// Arrays on one device as the bytes of a safetensors file: the same arrays give the same bytes. Fails if their device
+/// did.
 pub fn encode<'a>(arrays: impl IntoIterator<Item = (String, &'a Array)>) -> Result<Vec<u8>> {
-    let held = arrays.into_iter().map(|(name, array)| Ok((name, array.to_host()?)));
-    let held = held.collect::<Result<Vec<(String, Array)>>>()?;
-    let views = held.iter().map(|(name, array)| {
+    let (names, arrays): (Vec<String>, Vec<&Array>) = arrays.into_iter().unzip();
+    let held = Array::all_to_host(&arrays)?;
+    let views = names.iter().zip(&held).map(|(name, array)| {
         let bytes: &[u8] = element!(array.dtype(), T => bytemuck::cast_slice(array.slice::<T>()));
         let view = TensorView::new(name_of(array.dtype()), array.shape().to_vec(), bytes);
         (name, view.expect("an array has as many bytes as its shape says"))

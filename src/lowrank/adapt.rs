@@ -3,14 +3,16 @@
 use super::names::{ALL_LINEAR, Place, check, places};
 use super::start::{Factors, Site, Start};
 use super::{Lora, dora};
-use crate::device::Device;
+use crate::autograd::apply_onto;
+use crate::device::{Device, Tag, tagged};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::module::{Dense, LinearMap, Module, Parameter, Path};
-use crate::ops::add_product::AddProduct;
+use crate::ops::linear::Linear;
 use crate::rng::Seed;
 use crate::tensor::Tensor;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Which layers get which adapters. Names mean the layer of that path, or those whose path ends with it behind a dot.
 #[derive(Clone, Debug)]
@@ -144,15 +146,16 @@ impl Adapter {
 
 /// `W + s A B`, stored as W is.
 pub(super) fn plus(base: &Dense, a: &Tensor, b: &Tensor, scale: f64) -> Tensor {
-    let w = base.weight.tensor().detach();
+    let w = tagged(Tag::Weights, || Tensor::from_array(base.weight.tensor().array().to_owned()));
+    let op = Arc::new(Linear { transposed: base.transposed });
     match base.transposed {
-        false => Tensor::apply(AddProduct { factor: scale, transposed: false }, &[&w, a, b]),
-        true => Tensor::apply(AddProduct { factor: scale, transposed: true }, &[&w, &b.t(), a]),
+        false => apply_onto(op, &[a, &(b * scale)], w),
+        true => apply_onto(op, &[&(b.t() * scale), a], w),
     }
 }
 
-/// Freezes all of a model and puts adapters beside the layers that are meant; gives their paths. What adapters begin as
-/// is a function of the seed and the layer's path.
+/// Freezes all of a model but adapters that it has, and puts adapters beside the layers that are meant; gives their
+/// paths. What adapters begin as is a function of the seed and the layer's path.
 ///
 /// Fails, with nothing changed, on a name that means no layer, a rank that a layer cannot have, an alpha that is no
 /// positive number, a layer that has an adapter already, and where a start or DoRA needs a dense base that is not there.
@@ -170,7 +173,13 @@ pub fn adapt(model: &mut dyn Module, config: &AdapterConfig, seed: Seed) -> Resu
     for Place { path, .. } in &chosen {
         ready.insert(path.clone(), adapters.remove(path).expect("places were found by the same walk")?);
     }
-    model.visit_mut(&Path::root(), &mut |_, parameter| parameter.freeze());
+    // Adapters of other layers go on training.
+    let adapts = |path: &Path| path.to_string().rsplit('.').next().is_some_and(|name| name.starts_with("lora_"));
+    model.visit_mut(&Path::root(), &mut |path, parameter| {
+        if !adapts(path) {
+            parameter.freeze();
+        }
+    });
     model.visit_maps(&Path::root(), &mut |path, map| {
         if let Some(adapter) = ready.remove(&path.to_string()) {
             map.replace(|base| adapter.around(base, config));

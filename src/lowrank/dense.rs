@@ -4,9 +4,10 @@
 use crate::error::{Error, Result};
 use faer::diag::Diag;
 use faer::dyn_stack::{MemBuffer, MemStack};
-use faer::linalg::householder;
+use faer::linalg::cholesky::llt::factor as llt;
 use faer::linalg::qr::no_pivoting::factor as qr;
 use faer::linalg::svd::{self, ComputeSvdVectors};
+use faer::linalg::{householder, triangular_solve};
 use faer::{Conj, Mat, MatRef, Par};
 
 /// `A = U diag(s) Vᵀ`, with as many columns as A's smaller side.
@@ -66,4 +67,21 @@ fn sign(x: impl Iterator<Item = f64>) -> f64 {
 /// The elements, with each column times its sign.
 fn by_rows(x: &Mat<f64>, signs: &[f64]) -> Vec<f64> {
     (0..x.nrows()).flat_map(|i| signs.iter().enumerate().map(move |(j, sign)| sign * x[(i, j)])).collect()
+}
+
+/// Lower triangular L [n, n] with C = L Lᵀ, of which the lower half is read; none if C is not positive definite.
+pub(super) fn cholesky(n: usize, c: &[f64]) -> Option<Vec<f64>> {
+    let mut l = MatRef::from_row_major_slice(c, n, n).to_owned();
+    let mut memory = MemBuffer::new(llt::cholesky_in_place_scratch::<f64>(n, Par::Seq, Default::default()));
+    let stack = MemStack::new(&mut memory);
+    llt::cholesky_in_place(l.as_mut(), Default::default(), Par::Seq, stack, Default::default()).ok()?;
+    Some((0..n * n).map(|at| if at % n <= at / n { l[(at / n, at % n)] } else { 0.0 }).collect())
+}
+
+/// Z [n, k] with Lᵀ Z = B, for L [n, n] lower triangular and B [n, k].
+pub(super) fn solve_transposed([n, k]: [usize; 2], l: &[f64], b: &[f64]) -> Vec<f64> {
+    let mut z = MatRef::from_row_major_slice(b, n, k).to_owned();
+    let upper = MatRef::from_row_major_slice(l, n, n).transpose();
+    triangular_solve::solve_upper_triangular_in_place(upper, z.as_mut(), Par::Seq);
+    by_rows(&z, &vec![1.0; k])
 }

@@ -2,12 +2,16 @@
 
 use super::dora::factor;
 use super::merge::Merged;
+use crate::autograd::apply_onto;
 use crate::module::{Dense, LinearMap, Map, Module, Parameter, Path};
 use crate::ops;
-use crate::ops::add_product::AddProduct;
 use crate::ops::dora::Dora;
 use crate::ops::linear::Linear;
 use crate::tensor::Tensor;
+use std::sync::Arc;
+
+/// Products with A and with B, as they are stored.
+const AS_STORED: Linear = Linear { transposed: false };
 
 /// `x (W + s A B)`, computed as `x W + s (x A) B` (Hu et al., "LoRA", 2021); with lengths of its outputs' own, DoRA (Liu
 /// et al. 2024): `m ∘ x (W + s A B) / ‖W + s A B‖`, with a norm for each output that no gradient flows through.
@@ -81,15 +85,22 @@ impl Lora {
         self.base.get::<Dense>().filter(|_| !only_b)
     }
 
-    /// `z + s (x A) B`.
-    fn beside(&self, z: &Tensor, x: &Tensor) -> Tensor {
-        let h = Tensor::apply(Linear { transposed: false }, &[x, self.a.tensor()]);
-        self.up(z, &h)
+    /// `z + s (x A) B`, in the place of z.
+    fn beside(&self, z: Tensor, x: &Tensor) -> Tensor {
+        self.up(z, Tensor::apply(AS_STORED, &[x, self.a.tensor()]))
     }
 
-    /// `z + s h B`.
-    fn up(&self, z: &Tensor, h: &Tensor) -> Tensor {
-        Tensor::apply(AddProduct { factor: self.scale, transposed: false }, &[z, h, self.b.tensor()])
+    /// `z + s h B`, in the place of z.
+    fn up(&self, z: Tensor, h: Tensor) -> Tensor {
+        apply_onto(Arc::new(AS_STORED), &[&(h * self.scale), self.b.tensor()], z)
+    }
+
+    /// Rows times that, if outputs have lengths of their own.
+    fn scaled(&self, rows: Tensor) -> Tensor {
+        match self.factor() {
+            Some(factor) => rows * factor,
+            None => rows,
+        }
     }
 
     /// `m / ‖W + s A B‖`, if outputs have lengths of their own.
@@ -129,8 +140,8 @@ impl Map for Lora {
         let factor = self.factor();
         let Some(base) = self.dense() else {
             return match factor {
-                None => self.beside(&self.base.apply(x, bias), x),
-                Some(factor) => with(self.beside(&self.base.apply(x, None), x) * factor, bias),
+                None => self.beside(self.base.apply(x, bias), x),
+                Some(factor) => with(self.beside(self.base.apply(x, None), x) * factor, bias),
             };
         };
         let op = ops::lora::Lora { scale: self.scale, transposed: base.transposed, adapter_transposed: false };
@@ -143,12 +154,12 @@ impl Map for Lora {
         if self.is_merged() {
             return self.base.apply_transposed(x);
         }
-        let x = self.factor().map_or_else(|| x.clone(), |factor| x * factor);
+        let x = self.scaled(x.clone());
         let (a, b) = (self.a.tensor(), self.b.tensor());
         let Some(base) = self.base.get::<Dense>() else {
-            let h = Tensor::apply(Linear { transposed: true }, &[&x, b]);
-            let up = AddProduct { factor: self.scale, transposed: true };
-            return Tensor::apply(up, &[&self.base.apply_transposed(&x), &h, a]);
+            let back = Linear { transposed: true };
+            let h = Tensor::apply(back, &[&x, b]) * self.scale;
+            return apply_onto(Arc::new(back), &[&h, a], self.base.apply_transposed(&x));
         };
         let op = ops::lora::Lora { scale: self.scale, transposed: !base.transposed, adapter_transposed: true };
         Tensor::apply(op, &[&x, base.weight.tensor(), b, a])
@@ -158,8 +169,15 @@ impl Map for Lora {
         if self.is_merged() {
             return self.base.rows(ids);
         }
-        let rows = self.up(&self.base.rows(ids), &self.a.tensor().gather(ids));
-        self.factor().map_or_else(|| rows.clone(), |factor| &rows * factor)
+        self.scaled(self.up(self.base.rows(ids), self.a.tensor().gather(ids)))
+    }
+
+    fn rows_between(&self, start: usize, count: usize) -> Tensor {
+        if self.is_merged() {
+            return self.base.rows_between(start, count);
+        }
+        let rows = self.base.rows_between(start, count).contiguous();
+        self.scaled(self.up(rows, self.a.tensor().slice(0, start, count)))
     }
 
     fn boxed(&self) -> Box<dyn Map> {

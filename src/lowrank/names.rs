@@ -50,6 +50,19 @@ pub(super) fn check<'a>(names: impl IntoIterator<Item = &'a str>, places: &[Plac
     Ok(())
 }
 
+/// Paths of the linear maps that are meant, in the order of the model; an error names what is not there.
+pub(super) fn chosen(model: &mut dyn Module, names: &[&str]) -> Result<Vec<String>> {
+    let all = places(model);
+    check(names.iter().copied(), &all)?;
+    let meant = |place: &Place| names.iter().any(|name| place.is_meant(name));
+    Ok(all.into_iter().filter(meant).map(|place| place.path).collect())
+}
+
+/// Paths of all linear maps.
+pub(super) fn paths(model: &mut dyn Module) -> Vec<String> {
+    places(model).into_iter().map(|place| place.path).collect()
+}
+
 /// Shows each map of this kind, with its path.
 pub fn each<M: Map>(model: &mut dyn Module, mut see: impl FnMut(&str, &mut M)) {
     model.visit_maps(&Path::root(), &mut |path, map| {

@@ -111,7 +111,7 @@ pub(super) fn read(a: &Tensor) -> Result<Option<Vec<f64>>> {
     match numbers.iter().position(|x| !x.is_finite()) {
         None => Ok(Some(numbers)),
         Some(at) => {
-            let (row, column) = (at / a.shape()[1], at % a.shape()[1]);
+            let (row, column) = (at / a.shape().last_size(), at % a.shape().last_size());
             let place = format!("element ({row}, {column}) of a matrix {:?}", a.shape());
             Err(Error::NotFinite(format!("{place} that was to be decomposed is {}", numbers[at])))
         }

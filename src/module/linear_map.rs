@@ -21,6 +21,9 @@ pub trait Map: Module + Any + Debug + Send + Sync {
     /// Rows `ids` of W: [..] indices below `in` to [.., out].
     fn rows(&self, ids: &Tensor) -> Tensor;
 
+    /// Rows `start` to `start + count` of W, [count, out].
+    fn rows_between(&self, start: usize, count: usize) -> Tensor;
+
     /// The same parameters in a map of its own.
     fn boxed(&self) -> Box<dyn Map>;
 }
@@ -95,6 +98,14 @@ impl LinearMap {
         self.map.rows(ids)
     }
 
+    /// Rows `start` to `start + count` of W, [count, out].
+    #[track_caller]
+    pub fn rows_between(&self, start: usize, count: usize) -> Tensor {
+        let rows = self.sizes()[0];
+        assert!(start + count <= rows, "rows {start} to {} of a map that has {rows}", start + count);
+        self.map.rows_between(start, count)
+    }
+
     /// Here, because a call by way of a table would forget the caller's line.
     #[track_caller]
     fn check(&self, x: &Tensor, side: usize) {
@@ -153,6 +164,13 @@ impl Map for Dense {
     fn rows(&self, ids: &Tensor) -> Tensor {
         assert!(!self.transposed, "an embedding is stored as [rows, width]");
         self.weight.tensor().gather(ids)
+    }
+
+    fn rows_between(&self, start: usize, count: usize) -> Tensor {
+        assert!(!self.transposed, "an embedding is stored as [rows, width]");
+        let weight = self.weight.tensor();
+        // All of them are the weight itself: its gradient needs no padding.
+        if (start, count) == (0, weight.shape()[0]) { weight.clone() } else { weight.slice(0, start, count) }
     }
 
     fn boxed(&self) -> Box<dyn Map> {

@@ -6,6 +6,7 @@ use super::config::ModelConfig;
 use super::layers::{LayerNorm, Linear, Pass, block, drop};
 use crate::module::{LinearMap, normal};
 use crate::ops::attention::Attention;
+use crate::ops::dropout::Mask;
 use crate::rng::Seed;
 use crate::tensor::Tensor;
 use crate::{Device, module};
@@ -71,9 +72,9 @@ impl Gpt2 {
     /// Hidden states after the last norm: [batch, time] to [batch, time, width].
     #[track_caller]
     pub fn hidden(&self, ids: &Tensor, pass: &Pass) -> Tensor {
-        let mut x = drop(self.embed(ids, 0), self.dropout, pass.dropout, u64::MAX);
+        let mut x = drop(self.embed(ids, 0), self.dropout, pass.dropout.as_ref(), u64::MAX);
         for (i, layer) in self.h.iter().enumerate() {
-            x = block(layer, x, pass.recompute, Block::forward, pass.dropout.map(|seed| seed.fold(i as u64)));
+            x = block(layer, i, x, pass, Block::forward);
         }
         self.ln_f.apply(&x)
     }
@@ -94,10 +95,10 @@ impl Gpt2 {
         self.wte.apply_transposed(hidden)
     }
 
+    /// Tokens from position `start` on: [batch, time] to [batch, time, width].
+    #[track_caller]
     fn embed(&self, ids: &Tensor, start: usize) -> Tensor {
-        let time = ids.shape()[1];
-        let positions: Vec<u32> = (start..start + time).map(|i| i as u32).collect();
-        self.wte.rows(ids) + self.wpe.rows(&Tensor::new(&positions, [time], ids.device()))
+        self.wte.rows(ids) + self.wpe.rows_between(start, ids.shape()[1])
     }
 }
 
@@ -123,18 +124,49 @@ impl Block {
         }
     }
 
-    fn forward(&self, x: &Tensor, dropout: Option<Seed>) -> Tensor {
-        self.with(x, dropout, |qkv, op| qkv.attention(op, None))
+    fn forward(&self, x: &Tensor, mask: Option<&Mask>) -> Tensor {
+        self.with(x, mask, |qkv, op| qkv.attention(op, None))
     }
 
     /// The block around an attention: x [batch, time, width], qkv [batch, time, 3 heads, size].
-    fn with(&self, x: &Tensor, dropout: Option<Seed>, mut attend: impl FnMut(Tensor, Attention) -> Tensor) -> Tensor {
+    fn with(&self, x: &Tensor, mask: Option<&Mask>, mut attend: impl FnMut(Tensor, Attention) -> Tensor) -> Tensor {
         let (batch, time, width) = (x.shape()[0], x.shape()[1], x.shape()[2]);
         let heads = self.attn.heads;
         let qkv = self.attn.c_attn.apply(&self.ln_1.apply(x)).reshape([batch, time, 3 * heads, width / heads]);
         let mixed = attend(qkv, Attention::new(heads, true)).reshape([batch, time, width]);
-        let x = x + drop(self.attn.c_proj.apply(&mixed), self.dropout, dropout, 0);
+        let x = x + drop(self.attn.c_proj.apply(&mixed), self.dropout, mask, 0);
         let hidden = self.mlp.c_fc.apply(&self.ln_2.apply(&x)).gelu_tanh();
-        &x + drop(self.mlp.c_proj.apply(&hidden), self.dropout, dropout, 1)
+        &x + drop(self.mlp.c_proj.apply(&hidden), self.dropout, mask, 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::autograd::grad;
+    use crate::module::Module;
+
+    #[test]
+    fn positions_are_rows_by_index() {
+        let device = Device::cpu();
+        let table = LinearMap::dense(normal(&[5, 3], 1.0, Seed(0), &device));
+        let weight = &table.parameters()[0].1;
+        for (start, count) in [(0, 5), (0, 3), (2, 3), (4, 1), (1, 0), (5, 0)] {
+            let ids: Vec<u32> = (start..start + count).map(|i| i as u32).collect();
+            let by_index = table.rows(&Tensor::new(&ids, [count], &device));
+            let [found, expected] = [table.rows_between(start, count), by_index].map(|y| {
+                let gradient = grad(&(&y * &y * &y).sum_all(), &[weight.tensor()], false).remove(0);
+                [y, gradient].map(|x| x.to_vec::<f32>().unwrap())
+            });
+            assert_eq!(found, expected, "{count} from {start} on");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "slice: 0..9 of dimension 0")]
+    fn there_are_no_positions_beyond_the_context() {
+        let config = ModelConfig::new(crate::nn::Arch::Gpt2, 7, 8, 1, 1, 4);
+        let ids = Tensor::new(&[0_u32; 9], [1, 9], &Device::null());
+        Gpt2::new(&config, Seed(0), &Device::null()).hidden(&ids, &Pass::default());
     }
 }

@@ -2,16 +2,16 @@
 
 use crate::module;
 use crate::module::{LinearMap, Module, Parameter, Path, normal};
-use crate::ops::rotary;
+use crate::ops::{dropout::Mask, rotary};
 use crate::rng::Seed;
 use crate::tensor::Tensor;
 use crate::{DType, Device};
 
 /// What a forward pass is for.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Pass {
-    /// Seed of this pass's dropout; none outside training.
-    pub dropout: Option<Seed>,
+    /// What this pass's dropout keeps; none outside training.
+    pub dropout: Option<Mask>,
     /// Keep the input of each block alone and run the block again in backward.
     pub recompute: bool,
 }
@@ -105,27 +105,25 @@ fn constant(size: usize, value: f32, device: &Device) -> Tensor {
     crate::device::tagged(crate::Tag::Weights, || Tensor::new(&vec![value; size], [size], device))
 }
 
-/// Dropout with a seed of its own for `place`, in training; the tensor itself otherwise.
-pub fn drop(x: Tensor, probability: f64, seed: Option<Seed>, place: u64) -> Tensor {
-    match seed {
-        Some(seed) if probability > 0.0 => x.dropout(probability, seed.fold(place)),
+/// Dropout with a mask of its own for `place`, in training; the tensor itself otherwise.
+pub fn drop(x: Tensor, probability: f64, mask: Option<&Mask>, place: u64) -> Tensor {
+    match mask {
+        Some(mask) if probability > 0.0 => x.dropout_by(probability, &mask.fold(place)),
         _ => x,
     }
 }
 
-/// Runs one block, or in a pass with recompute leaves it to be run again in backward.
-pub fn block<B>(
-    block: &B,
-    x: Tensor,
-    recompute: bool,
-    run: fn(&B, &Tensor, Option<Seed>) -> Tensor,
-    seed: Option<Seed>,
-) -> Tensor
+/// How a block runs in training: with a mask of its own, if there is dropout.
+type Run<B> = fn(&B, &Tensor, Option<&Mask>) -> Tensor;
+
+/// Runs block number `i`, or in a pass with recompute leaves it to be run again in backward.
+pub fn block<B>(block: &B, i: usize, x: Tensor, pass: &Pass, run: Run<B>) -> Tensor
 where
     B: Module + Clone + Send + Sync + 'static,
 {
-    if !recompute {
-        return run(block, &x, seed);
+    let mask = pass.dropout.as_ref().map(|mask| mask.fold(i as u64));
+    if !pass.recompute {
+        return run(block, &x, mask.as_ref());
     }
     let mut ins = vec![x];
     ins.extend(block.parameters().into_iter().map(|(_, parameter)| parameter.tensor().clone()));
@@ -133,7 +131,7 @@ where
     let segment = move |ins: &[Tensor]| {
         let mut copy = shell.clone();
         copy.bind(&ins[1..]);
-        run(&copy, &ins[0], seed)
+        run(&copy, &ins[0], mask.as_ref())
     };
     crate::autograd::checkpoint(segment, &ins.iter().collect::<Vec<_>>())
 }

@@ -6,6 +6,7 @@ use super::config::ModelConfig;
 use super::layers::{Pass, RmsNorm, block, drop, rotary_table};
 use crate::module::{LinearMap, normal};
 use crate::ops::attention::Attention;
+use crate::ops::dropout::Mask;
 use crate::rng::Seed;
 use crate::tensor::Tensor;
 use crate::{DType, Device, module};
@@ -87,9 +88,9 @@ impl Llama {
     /// Hidden states after the last norm: [batch, time] to [batch, time, width].
     #[track_caller]
     pub fn hidden(&self, ids: &Tensor, pass: &Pass) -> Tensor {
-        let mut x = drop(self.model.embed_tokens.rows(ids), self.dropout, pass.dropout, u64::MAX);
+        let mut x = drop(self.model.embed_tokens.rows(ids), self.dropout, pass.dropout.as_ref(), u64::MAX);
         for (i, layer) in self.model.layers.iter().enumerate() {
-            x = block(layer, x, pass.recompute, Block::forward, pass.dropout.map(|seed| seed.fold(i as u64)));
+            x = block(layer, i, x, pass, Block::forward);
         }
         self.model.norm.apply(&x)
     }
@@ -141,8 +142,8 @@ impl Block {
         }
     }
 
-    fn forward(&self, x: &Tensor, dropout: Option<Seed>) -> Tensor {
-        self.with(x, 0, dropout, |qkv, op| qkv.attention(op, None))
+    fn forward(&self, x: &Tensor, mask: Option<&Mask>) -> Tensor {
+        self.with(x, 0, mask, |qkv, op| qkv.attention(op, None))
     }
 
     /// The block around an attention: x [batch, time, width], its first token at position `start`.
@@ -150,17 +151,17 @@ impl Block {
         &self,
         x: &Tensor,
         start: usize,
-        dropout: Option<Seed>,
+        mask: Option<&Mask>,
         mut attend: impl FnMut(Tensor, Attention) -> Tensor,
     ) -> Tensor {
         let SelfAttention { heads, kv_heads, .. } = self.self_attn;
         let qkv = self.self_attn.packed(&self.input_layernorm.apply(x));
         let qkv = qkv.rotary(&self.rotary, start, heads + kv_heads);
         let mixed = attend(qkv, Attention { kv_heads, ..Attention::new(heads, true) }).reshape(*x.shape());
-        let x = x + drop(self.self_attn.o_proj.apply(&mixed, None), self.dropout, dropout, 0);
+        let x = x + drop(self.self_attn.o_proj.apply(&mixed, None), self.dropout, mask, 0);
         let normed = self.post_attention_layernorm.apply(&x);
         let hidden = self.mlp.gate_proj.apply(&normed, None).silu() * self.mlp.up_proj.apply(&normed, None);
-        &x + drop(self.mlp.down_proj.apply(&hidden, None), self.dropout, dropout, 1)
+        &x + drop(self.mlp.down_proj.apply(&hidden, None), self.dropout, mask, 1)
     }
 }
 

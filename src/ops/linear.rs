@@ -118,6 +118,11 @@ impl Rule for Linear {
         [dx, dw].into_iter().chain(needs.get(2).map(|&needed| needed.then(db))).collect()
     }
 
+    fn vjp_onto(&self, i: usize, saved: &Saved, c: &Tensor, sum: Tensor) -> Result<Tensor, Tensor> {
+        let back = Linear { transposed: !self.transposed };
+        if i == 0 { Ok(apply_onto(Arc::new(back), &[c, saved.input(1)], sum)) } else { Err(sum) }
+    }
+
     fn jvp(&self, ins: &[Tensor], y: &Tensor, tangents: &[Option<Tensor>]) -> Option<Tensor> {
         let db = tangents.get(2).cloned().flatten();
         let by_x = tangents[0].as_ref().map(|dx| match &db {

@@ -4,6 +4,7 @@ mod gpu;
 mod plan;
 mod split;
 
+pub(super) use gpu::Operand;
 pub use gpu::product as gpu_product;
 pub(super) use gpu::product_into as gpu_product_into;
 pub use plan::Family;
@@ -109,7 +110,7 @@ fn offset(mut index: usize, batch: &Shape, strides: &[isize]) -> usize {
 }
 
 /// The last two dimensions from `offset` on.
-fn matrix<T: Float>(x: &Array, offset: usize) -> cpu::Matrix<'_, T> {
+pub(super) fn matrix<T: Float>(x: &Array, offset: usize) -> cpu::Matrix<'_, T> {
     let dims = x.shape().len();
     let data = x.raw();
     cpu::Matrix {

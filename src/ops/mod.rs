@@ -3,8 +3,8 @@
 //! A user's own op implements the same [`Op`] and is applied with [`Tensor::apply`].
 
 pub(crate) mod accumulate;
-pub mod add_product;
 pub mod attention;
+pub mod bank;
 pub mod binary;
 pub mod compare;
 pub mod cross_entropy;
@@ -19,6 +19,7 @@ pub mod lora;
 pub mod matmul;
 pub mod movement;
 pub mod norm;
+pub mod project;
 pub mod reduce;
 pub mod rotary;
 mod rows;
@@ -33,7 +34,7 @@ use crate::autograd::{Derivative, Factors, Saved};
 use crate::device::{Array, Spec};
 use crate::tensor::Tensor;
 
-/// A primitive operation on tensors. A value of this type holds its constants (axes, epsilon, seed).
+/// A primitive operation on tensors. A value of this type holds its constants (axes, epsilon).
 ///
 /// Its kernels stand side by side: `cpu` computes on the host, `gpu` names entries of the shader file of the same name.
 pub trait Op: Send + Sync + std::fmt::Debug {
@@ -110,8 +111,8 @@ pub struct Outputs<'a> {
 /// Every op with operands to try it on: the list that tests and `check` loop over.
 pub fn samples() -> Vec<Sample> {
     [
-        add_product::samples(),
         attention::samples(),
+        bank::samples(),
         binary::samples(),
         compare::samples(),
         cross_entropy::samples(),
@@ -124,6 +125,7 @@ pub fn samples() -> Vec<Sample> {
         matmul::samples(),
         movement::samples(),
         norm::samples(),
+        project::samples(),
         reduce::samples(),
         rotary::samples(),
         softmax::samples(),

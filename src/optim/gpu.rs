@@ -8,6 +8,7 @@ use crate::device::part::unit;
 use crate::device::{Array, Device, Spec, Tag, tagged};
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::tensor::Tensor;
 use std::ops::Range;
 
 /// Elements behind one partial sum of squares.
@@ -59,11 +60,27 @@ impl Numbers {
         Ok(Found { stepped, loss: number(1) })
     }
 
-    /// Steps taken so far, and the scale of the gradients; it waits for the GPU.
-    pub(super) fn host(&self) -> Result<(u64, f64, bool)> {
-        let found = self.found.to_host()?;
-        let found = found.slice::<u32>();
-        Ok((u64::from(found[3]), f64::from(f32::from_bits(found[4])), found[2] != 0))
+    /// Steps taken, the present one included if it is: a scalar.
+    pub(super) fn time(&self) -> Tensor {
+        Tensor::from_array(self.found.clone()).slice(0, 3, 1).cast(DType::F32).reshape([])
+    }
+
+    /// Records: the gradient times the clip's factor.
+    pub(super) fn scale(&self, gradient: &mut Array) {
+        for part in gradient.parts(unit(4)) {
+            let count = part.len();
+            let kernel = transform("scale", true).write_part(gradient, part).read(&self.found);
+            kernel.words([count, 0]).run(count.div_ceil(256));
+        }
+    }
+
+    /// Records: a slot of the state gets a new value, if the step is taken.
+    pub(super) fn store(&self, slot: &mut Array, value: &Array) {
+        for part in slot.parts(unit(4)) {
+            let count = part.len();
+            let kernel = optimizer("store").write_part(slot, part.clone()).read_part(value, part).read(&self.found);
+            kernel.words([count, 0]).run(count.div_ceil(256));
+        }
     }
 
     /// Records the norm of `gradients` and all that follows from it. `decays` are those of Adam's two means.
@@ -124,21 +141,17 @@ fn transform<'a>(entry: &'static str, first: bool) -> Kernel<'a> {
     kernel("optimizer", entry).name("HAS_LOSS", false).name("FIRST", first)
 }
 
-fn taken(turn: &mut Turn<'_>) -> Array {
-    turn.gradient.take().expect("one step for a gradient")
-}
-
 impl Adam {
     /// Update and weight in one pass, as many parameters at once as the device binds.
     pub(super) fn record_adamw(&self, numbers: &Numbers, turns: &mut [Turn<'_>]) {
         let together = ((numbers.found.device().bindings() - 2) / 4).min(MOST_STEPPED);
         let (mut whole, large): (Vec<_>, Vec<_>) = turns.iter_mut().partition(|turn| turn.weight.fits());
         whole.chunks_mut(together).for_each(|turns| {
-            let gradients: Vec<Array> = turns.iter_mut().map(|turn| taken(turn)).collect();
+            let gradients: Vec<Array> = turns.iter_mut().map(|turn| turn.gradient()).collect();
             self.record_together(numbers, turns, &gradients, None);
         });
         for turn in large {
-            let gradient = [taken(turn)];
+            let gradient = [turn.gradient()];
             for part in turn.weight.parts(unit(4)) {
                 self.record_together(numbers, &mut [&mut *turn], &gradient, Some(part));
             }
@@ -184,14 +197,14 @@ impl Adam {
 
 impl Momentum {
     pub(super) fn record(&self, numbers: &Numbers, state: &mut [Array], gradient: &mut Array, first: bool) {
+        let Some(velocity) = state.first_mut() else {
+            return if first {
+                numbers.scale(gradient)
+            };
+        };
         for part in gradient.parts(unit(4)) {
             let count = part.len();
-            let kernel = match state.first_mut() {
-                Some(velocity) => {
-                    transform("momentum", first).write_part(gradient, part.clone()).write_part(velocity, part)
-                }
-                None => transform("scale", first).write_part(gradient, part),
-            };
+            let kernel = transform("momentum", first).write_part(gradient, part.clone()).write_part(velocity, part);
             kernel.read(&numbers.found).words([count, 0]).float(self.beta).run(count.div_ceil(256));
         }
     }

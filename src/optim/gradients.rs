@@ -1,6 +1,5 @@
 //! Gradients held until the step: added up over an accumulation window, with their common norm.
 
-use super::ByLeaf;
 use crate::autograd::{Gradient, LeafId, backward};
 use crate::device::cpu::row;
 use crate::device::{Array, Device, Tag, cpu, tagged};
@@ -10,9 +9,30 @@ use crate::tensor::Tensor;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// One dense gradient for each leaf, counted under gradients.
+/// A gradient that waits for the step.
+pub enum Held {
+    /// As it is.
+    Dense(Array),
+}
+
+impl Held {
+    /// Multiplied out.
+    pub fn dense(self) -> Array {
+        match self {
+            Held::Dense(gradient) => gradient,
+        }
+    }
+
+    fn array(&self) -> &Array {
+        match self {
+            Held::Dense(array) => array,
+        }
+    }
+}
+
+/// One gradient for each leaf, counted under gradients.
 #[derive(Default)]
-pub struct Gradients(ByLeaf);
+pub struct Gradients(BTreeMap<LeafId, Held>);
 
 impl Gradients {
     /// None yet.
@@ -28,7 +48,7 @@ impl Gradients {
 
     fn add_one(&mut self, leaf: LeafId, gradient: Gradient) {
         let sum = tagged(Tag::Gradients, || match self.0.remove(&leaf) {
-            Some(held) => Some(gradient.add_to(Tensor::from_array(held))),
+            Some(Held::Dense(held)) => Some(gradient.add_to(Tensor::from_array(held))),
             None => gradient.densify(),
         });
         if let Some(sum) = sum {
@@ -38,14 +58,14 @@ impl Gradients {
 
     /// Gradient of a leaf.
     pub fn get(&self, leaf: LeafId) -> Option<&Array> {
-        self.0.get(&leaf)
+        self.0.get(&leaf).map(Held::array)
     }
 
     /// Puts a gradient back, as when a run resumes inside an accumulation window.
     pub fn insert(&mut self, leaf: LeafId, gradient: Array) {
         let gradient = owned(gradient);
         gradient.retag(Tag::Gradients);
-        self.0.insert(leaf, gradient);
+        self.0.insert(leaf, Held::Dense(gradient));
     }
 
     /// Euclidean norm of all gradients together, summed in double precision in a fixed order; NaN if any is not a
@@ -55,7 +75,7 @@ impl Gradients {
             return f64::NAN;
         }
         // Where a device fails there are no numbers.
-        let Ok(held) = self.0.values().map(Array::to_host).collect::<Result<Vec<Array>, _>>() else { return f64::NAN };
+        let Ok(held) = Array::all_to_host(&self.arrays().collect::<Vec<_>>()) else { return f64::NAN };
         const PIECE: usize = 32 * 1024;
         let pieces =
             |g| (0..Array::count(g)).step_by(PIECE).map(move |first| (g, first..(first + PIECE).min(g.count())));
@@ -70,20 +90,20 @@ impl Gradients {
 
     /// Whether there are numbers in them.
     pub fn computes(&self) -> bool {
-        self.0.values().next().is_none_or(|g| g.device().computes())
+        self.arrays().next().is_none_or(|g| g.device().computes())
     }
 
     /// The device they are on; none if there are none.
     pub fn device(&self) -> Option<Device> {
-        self.0.values().next().map(|g| g.device().clone())
+        self.arrays().next().map(|g| g.device().clone())
     }
 
     /// All of them, in the order of their leaves.
     pub(super) fn arrays(&self) -> impl Iterator<Item = &Array> {
-        self.0.values()
+        self.0.values().map(Held::array)
     }
 
-    pub(super) fn into_map(self) -> BTreeMap<LeafId, Array> {
+    pub(super) fn into_map(self) -> BTreeMap<LeafId, Held> {
         self.0
     }
 }

@@ -1,20 +1,28 @@
 //! Optimizers: a chain of transforms that turn a gradient into an update, and what decides how much of it to take.
 
+mod adafactor;
+mod adam;
 mod gpu;
 mod gradients;
+mod momentum;
 mod schedule;
 mod transform;
+mod turn;
 
+pub use adafactor::{ClipRms, Factored, Mean, ScaleByWeight, adafactor};
+pub use adam::Adam;
 pub use gpu::{Found, Numbers};
-pub use gradients::Gradients;
+pub use gradients::{Gradients, Held};
+pub use momentum::Momentum;
 pub use schedule::Schedule;
-pub use transform::{Adam, Chain, Momentum, Transform, Turn};
+pub use transform::{At, Chain, Now, Slot, Transform};
+pub use turn::Turn;
 
-use crate::autograd::LeafId;
 use crate::device::observe::{self, Stage};
-use crate::device::{Array, Device, Spec, Tag, tagged};
+use crate::device::{Array, Device, Tag, tagged};
 use crate::float;
 use crate::module::{Module, Path};
+use crate::rng::Seed;
 use crate::shape::Shape;
 use crate::tensor::Tensor;
 use std::collections::BTreeMap;
@@ -44,7 +52,15 @@ impl Group {
 pub struct Optimizer {
     transform: Box<dyn Transform>,
     groups: Vec<Group>,
-    state: BTreeMap<String, Vec<Array>>,
+    seed: Seed,
+    state: BTreeMap<String, State>,
+}
+
+/// What is kept of one parameter.
+#[derive(Default)]
+struct State {
+    names: Vec<&'static str>,
+    arrays: Vec<Array>,
 }
 
 /// What a step came to.
@@ -59,14 +75,20 @@ pub struct Stepped {
 impl Optimizer {
     /// An optimizer without state yet.
     pub fn new(transform: impl Transform + 'static, groups: Vec<Group>) -> Optimizer {
-        Optimizer { transform: Box::new(transform), groups, state: BTreeMap::new() }
+        Optimizer { transform: Box::new(transform), groups, seed: Seed(0), state: BTreeMap::new() }
+    }
+
+    /// The same with what all its randomness is a function of.
+    pub fn seeded(self, seed: Seed) -> Optimizer {
+        Optimizer { seed, ..self }
     }
 
     /// Allocates the state of every parameter that trains.
     pub fn prepare(&mut self, model: &dyn Module) {
         model.visit(&Path::root(), &mut |path, parameter| {
             if parameter.trains() {
-                let fresh = || zeros(&self.transform.state(&parameter.tensor().spec()), parameter.tensor().device());
+                let fresh =
+                    || State::zero(&self.transform.state(&parameter.tensor().spec()), parameter.tensor().device());
                 self.state.entry(path.to_string()).or_insert_with(fresh);
             }
         });
@@ -76,31 +98,33 @@ impl Optimizer {
     /// stays, with zeros for what is new; in those that shrank it begins anew.
     pub fn resize(&mut self, model: &dyn Module) {
         model.visit(&Path::root(), &mut |path, parameter| {
-            let Some(arrays) = self.state.get_mut(&path.to_string()) else { return };
-            let specs = self.transform.state(&parameter.tensor().spec());
-            if arrays.iter().map(Array::spec).ne(specs.iter().copied()) {
-                let fresh = zeros(&specs, parameter.tensor().device());
-                *arrays = fresh.into_iter().zip(arrays.drain(..)).map(|(new, old)| grown(old, new)).collect();
+            let Some(state) = self.state.get_mut(&path.to_string()) else { return };
+            let slots = self.transform.state(&parameter.tensor().spec());
+            if state.arrays.iter().map(Array::spec).ne(slots.iter().map(|(_, spec)| *spec)) {
+                state.fit(&slots, parameter.tensor().device());
             }
         });
     }
 
     /// State by parameter path and name of the slot: what a checkpoint has to hold.
     pub fn state(&self) -> impl Iterator<Item = (String, &Array)> {
-        let names = self.transform.slots();
-        self.state.iter().flat_map(move |(path, arrays)| {
-            let named = names.clone();
-            arrays.iter().enumerate().map(move |(i, array)| (format!("{path}.{}", named[i]), array))
-        })
+        let named = |(path, state): (_, &State)| -> Vec<String> {
+            state.names.iter().map(|name| format!("{path}.{name}")).collect()
+        };
+        self.state.iter().flat_map(move |(path, state)| named((path, state)).into_iter().zip(&state.arrays))
     }
 
     /// The same, to restore it.
     pub fn state_mut(&mut self) -> impl Iterator<Item = (String, &mut Array)> {
-        let names = self.transform.slots();
-        self.state.iter_mut().flat_map(move |(path, arrays)| {
-            let named = names.clone();
-            arrays.iter_mut().enumerate().map(move |(i, array)| (format!("{path}.{}", named[i]), array))
+        self.state.iter_mut().flat_map(|(path, state)| {
+            let names: Vec<String> = state.names.iter().map(|name| format!("{path}.{name}")).collect();
+            names.into_iter().zip(&mut state.arrays)
         })
+    }
+
+    /// What kind of step this is: recorded ones serve others of the same era.
+    pub fn era(&self, step: u64) -> u64 {
+        self.transform.era(step)
     }
 
     /// One step with finished gradients, whose storages are used up. `step` counts from 0. A norm beyond `clip`
@@ -117,7 +141,7 @@ impl Optimizer {
         if let Some(device) = gradients.device().filter(Device::is_gpu) {
             let mut numbers = Numbers::new(step, &device);
             numbers.give(rate, clip);
-            self.record(model, gradients, None, &mut numbers);
+            self.record(model, gradients, None, &mut numbers, step);
             // What went wrong on the device comes out when the weights are read.
             let lost = |_| Stepped { norm: f64::NAN, taken: false };
             return numbers.read().map_or_else(lost, |found| found.stepped);
@@ -127,27 +151,29 @@ impl Optimizer {
             return Stepped { norm, taken: false };
         }
         let factor = clip.filter(|&clip| norm > clip).map_or(1.0, |clip| clip / norm);
-        let mut turns = turns(model, gradients, &mut self.state, &self.groups, rate);
-        let kernels = |turns: &mut Vec<Turn<'_>>| self.transform.step(step, factor, turns);
-        observe::launch("optimizer", Stage::Update, &mut turns, kernels, |turns| {
-            turns.iter().map(|turn| &*turn.weight).collect()
-        });
+        self.launch(model, gradients, rate, Now { step, factor, numbers: None });
         Stepped { norm, taken: true }
     }
 
     /// Records one step for a GPU, which decides by itself whether it is taken; a `loss` that is not finite speaks
-    /// against it too. The same commands serve every step that `numbers` are set for.
+    /// against it too. The same commands serve every step of `step`'s era that `numbers` are set for.
     pub fn record(
         &mut self,
         model: &mut dyn Module,
         gradients: Gradients,
         loss: Option<&Array>,
         numbers: &mut Numbers,
+        step: u64,
     ) {
         self.prepare(model);
         numbers.judge(&gradients, self.transform.decays().unwrap_or([0.5; 2]), loss);
-        let mut turns = turns(model, gradients, &mut self.state, &self.groups, 1.0);
-        let kernels = |turns: &mut Vec<Turn<'_>>| self.transform.record_step(numbers, turns);
+        self.launch(model, gradients, 1.0, Now { step, factor: 1.0, numbers: Some(numbers) });
+    }
+
+    fn launch(&mut self, model: &mut dyn Module, gradients: Gradients, rate: f64, now: Now<'_>) {
+        let Optimizer { transform, groups, seed, state } = self;
+        let mut turns = turns(model, gradients, state, groups, rate, *seed);
+        let kernels = |turns: &mut Vec<Turn<'_>>| transform.step(&now, turns);
         observe::launch("optimizer", Stage::Update, &mut turns, kernels, |turns| {
             turns.iter().map(|turn| &*turn.weight).collect()
         });
@@ -158,12 +184,13 @@ impl Optimizer {
 fn turns<'a>(
     model: &'a mut dyn Module,
     gradients: Gradients,
-    state: &'a mut BTreeMap<String, Vec<Array>>,
+    state: &'a mut BTreeMap<String, State>,
     groups: &[Group],
     rate: f64,
+    seed: Seed,
 ) -> Vec<Turn<'a>> {
     let mut gradients = gradients.into_map();
-    let mut state: BTreeMap<&str, &mut Vec<Array>> = state.iter_mut().map(|(path, arrays)| (&**path, arrays)).collect();
+    let mut state: BTreeMap<&str, &mut State> = state.iter_mut().map(|(path, state)| (&**path, state)).collect();
     let mut turns = Vec::new();
     model.visit_mut(&Path::root(), &mut |path, parameter| {
         if let Some(gradient) = gradients.remove(&parameter.id()) {
@@ -175,7 +202,8 @@ fn turns<'a>(
             turns.push(Turn {
                 weight: parameter.value_mut(),
                 gradient: Some(gradient),
-                state,
+                state: &mut state.arrays,
+                seed: seed.named(&path),
                 rate: rate * scale,
                 decay,
             });
@@ -184,28 +212,36 @@ fn turns<'a>(
     turns
 }
 
-/// `new` with `old` in its corner, where that has room.
-fn grown(old: Array, new: Array) -> Array {
-    let (from, to) = (*old.shape(), *new.shape());
-    if from.len() != to.len() || old.dtype() != new.dtype() || from.iter().zip(&to[..]).any(|(from, to)| from > to) {
-        return new;
+impl State {
+    fn zero(slots: &[Slot], device: &Device) -> State {
+        let zero = |(_, spec): &Slot| {
+            let mut array = tagged(Tag::Optimizer, || device.alloc(*spec));
+            if device.computes() {
+                float!(spec.dtype, T => array.fill(0.0 as T));
+            }
+            array
+        };
+        State { names: slots.iter().map(|(name, _)| *name).collect(), arrays: slots.iter().map(zero).collect() }
     }
-    let pad = |x: Tensor, axis: usize| x.pad(axis as isize, 0, to[axis] - from[axis]);
-    let padded = tagged(Tag::Optimizer, || (0..to.len()).fold(Tensor::from_array(old), pad).into_array());
-    padded.retag(Tag::Optimizer);
-    padded
-}
 
-fn zeros(specs: &[Spec], device: &Device) -> Vec<Array> {
-    let zero = |spec: &Spec| {
-        let mut array = tagged(Tag::Optimizer, || device.alloc(*spec));
-        if device.computes() {
-            float!(spec.dtype, T => array.fill(0.0 as T));
+    /// Becomes that of a parameter of another shape.
+    fn fit(&mut self, slots: &[Slot], device: &Device) {
+        let old = std::mem::replace(self, State::zero(slots, device));
+        let named = old.names.into_iter().zip(old.arrays);
+        for (name, old) in named {
+            if let Some(i) = self.names.iter().position(|new| *new == name) {
+                grow(&mut self.arrays[i], old);
+            }
         }
-        array
-    };
-    specs.iter().map(zero).collect()
+    }
 }
 
-/// Gradients by leaf, as the walk hands them over.
-pub(crate) type ByLeaf = BTreeMap<LeafId, Array>;
+/// Puts `old` into the corner of `new`, which is zero, if it has room there.
+fn grow(new: &mut Array, old: Array) {
+    let (from, to) = (*old.shape(), *new.shape());
+    let fits = from.len() == to.len() && from.iter().zip(&to[..]).all(|(from, to)| from <= to);
+    if fits && old.dtype() == new.dtype() {
+        let pad = |x: Tensor, axis: usize| x.pad(axis as isize, 0, to[axis] - from[axis]);
+        *new = tagged(Tag::Optimizer, || (0..to.len()).fold(Tensor::from_array(old), pad).into_array());
+    }
+}

@@ -7,6 +7,7 @@ mod begin;
 mod checkpoint;
 mod config;
 mod metrics;
+mod micro_batch;
 mod pace;
 mod place;
 mod plan;

@@ -1,54 +1,47 @@
-//! A whole optimizer step on a GPU: recorded the first time, replayed after. The batches and what the step goes by lie in
-//! storages that the host writes anew; nothing else does it touch.
+//! A whole optimizer step on a GPU: recorded the first time, replayed after. The micro-batches and what the step goes by
+//! lie in storages that the host writes anew; nothing else does it touch.
 
+use super::micro_batch::{MicroBatch, Uploaded};
 use super::trainer::{Outcome, Trainer};
-use crate::data::{Batch, training_batch};
 use crate::device::observe::watching;
 use crate::device::{Device, Recording};
 use crate::error::Result;
 use crate::module::{Module, Path};
-use crate::nn::Pass;
 use crate::optim::{Gradients, Numbers};
 use crate::tensor::Tensor;
 
 /// What outlives a step.
 pub struct Replay {
-    /// Tokens and targets of each micro-batch, [batch, context].
-    batches: Vec<[Tensor; 2]>,
+    batches: Vec<Uploaded>,
     numbers: Numbers,
     recording: Option<Recording>,
+    /// Which steps the recording serves.
+    era: u64,
 }
 
 impl Replay {
-    fn new(batches: &[Batch], taken: u64, device: &Device) -> Replay {
-        let both = |batch: &Batch| batch.upload(device).into();
-        Replay { batches: batches.iter().map(both).collect(), numbers: Numbers::new(taken, device), recording: None }
-    }
-
-    fn feed(&mut self, batches: &[Batch]) {
-        for ([ids, targets], batch) in self.batches.iter_mut().zip(batches) {
-            ids.value.feed(&batch.ids);
-            targets.value.feed(&batch.targets);
-        }
+    fn new(drawn: &[MicroBatch], taken: u64, device: &Device) -> Replay {
+        let batches = drawn.iter().map(|batch| batch.upload(device)).collect();
+        Replay { batches, numbers: Numbers::new(taken, device), recording: None, era: 0 }
     }
 }
 
 impl Trainer<'_> {
-    /// Whether whole steps can be replayed: on a GPU, from a step's first micro-batch on. Masks of dropout are drawn from
-    /// seeds that commands hold.
+    /// Whether whole steps can be replayed: on a GPU, from a step's first micro-batch on.
     pub(super) fn replays(&self) -> bool {
-        self.device.is_gpu() && self.progress.micro_step == 0 && self.config.dropout == 0.0
+        self.device.is_gpu() && self.progress.micro_step == 0
     }
 
     /// All micro-batches of the step, and the step.
     pub(super) fn whole_step(&mut self) -> Result<Outcome> {
-        let batches: Vec<Batch> = (0..self.config.accumulate).map(|m| self.batch(m)).collect();
+        let drawn: Vec<MicroBatch> = (0..self.config.accumulate).map(|m| self.drawn(m)).collect();
         let taken = self.progress.taken;
-        let mut replay = self.replay.take().unwrap_or_else(|| Replay::new(&batches, taken, &self.device));
-        replay.feed(&batches);
+        let mut replay = self.replay.take().unwrap_or_else(|| Replay::new(&drawn, taken, &self.device));
+        drawn.iter().zip(&mut replay.batches).for_each(|(drawn, batch)| drawn.feed(batch));
         replay.numbers.give(self.rate(), self.clip());
         // Whoever watches kernels wants to see each.
-        let recording = replay.recording.as_ref().filter(|_| !watching());
+        let era = self.optimizer.era(taken);
+        let recording = replay.recording.as_ref().filter(|_| !watching() && replay.era == era);
         if !recording.is_some_and(|recording| self.device.replay(recording)) {
             let device = self.device.clone();
             replay.recording = None;
@@ -59,6 +52,7 @@ impl Trainer<'_> {
                 }
             });
             replay.recording = device.capture(|| self.record(&mut replay)).1;
+            replay.era = era;
         }
         let found = replay.numbers.read();
         self.replay = Some(replay);
@@ -73,19 +67,13 @@ impl Trainer<'_> {
     fn record(&mut self, replay: &mut Replay) {
         let mut gradients = Gradients::new();
         let mut sum: Option<Tensor> = None;
-        for [ids, targets] in &replay.batches {
-            let pass = Pass { dropout: None, recompute: self.config.recompute };
-            let loss = self.share(self.model.loss(ids, targets, &pass));
+        for batch in &replay.batches {
+            let loss = self.loss_of(batch);
             let value = loss.detach();
             gradients.add(loss);
             sum = Some(sum.map_or_else(|| value.clone(), |sum| &sum + &value));
         }
         let loss = sum.expect("a step has a micro-batch");
-        self.optimizer.record(&mut self.model, gradients, Some(loss.array()), &mut replay.numbers);
-    }
-
-    fn batch(&self, micro_step: u64) -> Batch {
-        let place = self.place("batch", micro_step);
-        training_batch(&self.corpus.train, self.config.context, self.config.batch, place)
+        self.optimizer.record(&mut self.model, gradients, Some(loss.array()), &mut replay.numbers, self.progress.taken);
     }
 }

@@ -176,9 +176,9 @@ impl<'a> Run<'a> {
 
     fn steps(&mut self) -> Result<()> {
         while self.trainer.progress.step < self.config.steps {
-            let start = Instant::now();
+            let (start, tokens) = (Instant::now(), self.trainer.tokens());
             let outcome = self.trainer.advance()?;
-            self.pace.add(self.trainer.tokens() / self.config.accumulate, start.elapsed());
+            self.pace.add(tokens, start.elapsed());
             match outcome {
                 Outcome::Held => self.advanced(None),
                 Outcome::Stepped(loss) => self.end_step(loss)?,

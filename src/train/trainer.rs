@@ -1,5 +1,6 @@
 //! One training step. `train` runs it on a device, `plan` runs the same code on the null device.
 
+use super::micro_batch::{MicroBatch, Uploaded};
 use super::replay::Replay;
 use super::state::{Interval, Progress};
 use super::{Checkpoint, Config};
@@ -85,22 +86,23 @@ impl<'a> Trainer<'a> {
 
     /// This micro-batch's share of the step's mean loss.
     fn loss(&self, micro_step: u64) -> Tensor {
-        let Config { batch, context, dropout, recompute, .. } = *self.config;
-        let place = self.place("batch", micro_step);
-        let (ids, targets) = training_batch(&self.corpus.train, context, batch, place).upload(&self.device);
-        let pass = Pass { dropout: (dropout > 0.0).then(|| self.place("dropout", micro_step)), recompute };
-        self.share(self.model.loss(&ids, &targets, &pass))
+        self.loss_of(&self.drawn(micro_step).upload(&self.device))
     }
 
-    /// Randomness of one micro-batch.
-    pub(super) fn place(&self, name: &str, micro_step: u64) -> Seed {
-        Seed(self.config.seed).named(name).fold(self.progress.step).fold(micro_step)
-    }
-
-    /// A micro-batch's loss as its part of the step's mean.
-    pub(super) fn share(&self, loss: Tensor) -> Tensor {
+    /// The same, of one that lies on the device.
+    pub(super) fn loss_of(&self, batch: &Uploaded) -> Tensor {
+        let pass = Pass { dropout: batch.mask.clone(), recompute: self.config.recompute };
+        let loss = self.model.loss(&batch.ids, &batch.targets, &pass);
         let share = loss.constant_like(1.0 / self.config.accumulate as f64);
         loss * share
+    }
+
+    /// A micro-batch of the present step.
+    pub(super) fn drawn(&self, micro_step: u64) -> MicroBatch {
+        let Config { batch, context, dropout, seed, .. } = *self.config;
+        let seed = |name| Seed(seed).named(name).fold(self.progress.step).fold(micro_step);
+        let tokens = training_batch(&self.corpus.train, context, batch, seed("batch"));
+        MicroBatch { tokens, dropout: (dropout > 0.0).then(|| seed("dropout")) }
     }
 
     fn step(&mut self, computes: bool) -> Outcome {
@@ -163,9 +165,10 @@ impl<'a> Trainer<'a> {
         self.config.schedule().rate(self.progress.step)
     }
 
-    /// Tokens of a step.
+    /// Tokens that the next [`Trainer::advance`] learns from.
     pub fn tokens(&self) -> u64 {
-        (self.config.batch * self.config.context) as u64 * self.config.accumulate
+        let micro_batches = if self.replays() { self.config.accumulate } else { 1 };
+        (self.config.batch * self.config.context) as u64 * micro_batches
     }
 
     /// Mean loss over all of the validation part in nats per token; on the null device, one batch and no number.

@@ -168,6 +168,9 @@ impl Map for Twice {
     fn rows(&self, ids: &Tensor) -> Tensor {
         self.0.rows(ids) * 2.0
     }
+    fn rows_between(&self, start: usize, count: usize) -> Tensor {
+        self.0.rows_between(start, count) * 2.0
+    }
     fn boxed(&self) -> Box<dyn Map> {
         Box::new(self.clone())
     }

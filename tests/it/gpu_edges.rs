@@ -142,6 +142,36 @@ fn nothing_can_be_bound() {
     device.gpu().unwrap().check().unwrap();
 }
 
+/// Views that begin inside a word, nothing at all, and more than is read at once.
+#[test]
+fn arrays_are_read_together() {
+    use eckart::io::encode;
+    let Some(device) = gpu::device() else { return };
+    let read = |make: &dyn Fn(&Device) -> Vec<Tensor>, waits: u64| {
+        let file = |device: &Device| {
+            let tensors = make(device);
+            encode(tensors.iter().enumerate().map(|(i, x)| (format!("{i}"), x.array()))).unwrap()
+        };
+        let before = device.gpu().unwrap().counters();
+        assert!(file(&device) == file(&Device::cpu()), "bytes differ");
+        assert_eq!(device.gpu().unwrap().counters().since(&before).reads, waits);
+    };
+    let small = |device: &Device| {
+        let x = random(&[5, 3], 1, device);
+        let half = x.cast(DType::BF16).reshape([15]);
+        let halves = [half.slice(0, 1, 3), half.slice(0, 4, 1), half.slice(0, 2, 6)];
+        [vec![x.t(), x.slice(0, 1, 0), x.slice(1, 1, 2), x.index(0, 3).index(0, 1)], halves.to_vec(), vec![x]].concat()
+    };
+    read(&small, 1);
+    read(&|device| vec![random(&[3], 1, device).slice(0, 0, 0)], 1);
+    read(&|_| Vec::new(), 0);
+    let large = |device: &Device| {
+        let x = |megabytes: usize, value| Tensor::scalar(value, device).broadcast_to([megabytes << 18]).contiguous();
+        vec![x(40, 1.0_f32), x(24, 2.0), x(1, 3.0), x(70, 4.0)]
+    };
+    read(&large, 3);
+}
+
 #[test]
 fn elementwise_kernels_take_any_number_of_elements() {
     let Some(device) = gpu::device() else { return };

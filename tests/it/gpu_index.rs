@@ -157,6 +157,7 @@ fn halves_are_padded_and_joined() {
 #[test]
 fn dropout_has_the_hosts_mask() {
     use eckart::autograd::grad;
+    use eckart::ops::dropout::Mask;
     let Some(gpu) = device() else { return };
     for seed in [Seed(0), Seed(7), Seed(u64::MAX), Seed(0x1234_5678_9abc_def0)] {
         for (shape, probability) in [([1, 1], 0.5), ([3, 7], 0.3), ([16, 64], 0.1), ([37, 129], 0.9), ([5, 3], 0.0)] {
@@ -167,6 +168,11 @@ fn dropout_has_the_hosts_mask() {
             });
             same(&gpu, &format!("transposed, {what}"), |device| {
                 random(&shape, 1, device).t().dropout(probability, seed)
+            });
+            same(&gpu, &format!("folded, {what}"), |device| {
+                let mask = Mask::new(seed, device).fold(u64::MAX - 1);
+                let once = random(&shape, 1, device).dropout_by(probability, &mask);
+                once.dropout_by(probability, &mask.fold(1 << 40))
             });
             let backward = |device: &Device| {
                 let x = random(&shape, 1, device).leaf();

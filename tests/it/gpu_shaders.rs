@@ -5,7 +5,9 @@ use eckart::autograd::{hvp, jvp, vjp};
 use eckart::device::gpu::shader;
 use eckart::device::kernel::KernelKey;
 use eckart::nn::{Arch, Model, ModelConfig, Pass};
+use eckart::ops::dropout::Mask;
 use eckart::ops::matmul::{Family, gpu_product};
+use eckart::ops::project::{Entries, Random};
 use eckart::ops::samples;
 use eckart::optim::{Adam, Gradients, Group, Momentum, Numbers, Optimizer};
 use eckart::{DType, Device, Module, Seed, Spec, Tensor};
@@ -50,19 +52,19 @@ fn run_models(device: &Device) {
         let heads = width / 16;
         let mut model = Model::new(&ModelConfig::new(arch, 65, 64, 1, heads, width), Seed(0), device).unwrap();
         let ids = Tensor::new(&[0_u32; 2 * 64], [2, 64], device);
-        for dropout in [None, Some(Seed(1))] {
+        for dropout in [None, Some(Mask::new(Seed(1), device))] {
             for adam in [true, false] {
                 let groups = Group::decay_matrices(0.1);
                 let mut optimizer = match adam {
                     true => Optimizer::new(Adam::default(), groups),
                     false => Optimizer::new(Momentum { beta: if dropout.is_some() { 0.0 } else { 0.9 } }, groups),
                 };
-                let loss = model.loss(&ids, &ids, &Pass { dropout, recompute: false });
+                let loss = model.loss(&ids, &ids, &Pass { dropout: dropout.clone(), recompute: false });
                 let value = loss.detach();
                 let mut gradients = Gradients::new();
                 gradients.add(loss);
                 let loss = adam.then(|| value.array());
-                optimizer.record(&mut model, gradients, loss, &mut Numbers::new(0, device));
+                optimizer.record(&mut model, gradients, loss, &mut Numbers::new(0, device), 0);
             }
         }
         assert!(!model.parameters().is_empty());
@@ -89,11 +91,26 @@ fn run_products(device: &Device) {
     }
 }
 
+/// Random projections of every rank that has a tile of its own, as operands lie and transposed.
+fn run_projections(device: &Device) {
+    let zeros = |rows: usize, columns: usize| Tensor::new(&vec![0.0_f32; rows * columns], [rows, columns], device);
+    for (rank, n) in [1, 12, 20, 64].into_iter().flat_map(|rank| [5, 64, 2048].map(|n| (rank, n))) {
+        for entries in [Entries::Rademacher, Entries::Gaussian] {
+            let p = Random { entries, rank, seed: Seed(0) };
+            zeros(300, n).project(p);
+            zeros(n, 300).t().project(p);
+            zeros(rank, n).project_back(p, 2048);
+            zeros(n, rank).t().project_back(p, 2048);
+        }
+    }
+}
+
 fn kernels() -> BTreeSet<KernelKey> {
     let device = Device::null_gpu();
     run_samples(&device);
     run_models(&device);
     run_products(&device);
+    run_projections(&device);
     let types = [DType::F32, DType::U32, DType::F16, DType::BF16];
     for (i, j) in (0..16).map(|i| (i / 4, i % 4)) {
         Tensor::zeros([3], DType::F32, &device).contiguous().cast(types[i]).cast(types[j]);

@@ -3,13 +3,14 @@
 use crate::gpu;
 use crate::tiny::{self, assert_same};
 use eckart::device::gpu::{Counters, Options};
-use eckart::train::{Config, Control, Event, Store, run_on};
+use eckart::nn::Arch;
+use eckart::train::{Config, Control, Event, Store, Trained, run_on};
 use eckart::{Device, Error, Module, Result, Tensor};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 fn config(folder: &Path, out: &str) -> Config {
-    Config { device: gpu::name(), dropout: 0.0, ..tiny::config(folder, out) }
+    Config { device: gpu::name(), ..tiny::config(folder, out) }
 }
 
 /// Trains on a device, and calls `step` after every step.
@@ -23,22 +24,64 @@ fn train_on(device: &Device, config: &Config, mut step: impl FnMut(u64) + Send) 
     trained.map(drop)
 }
 
+/// The largest difference between the losses and norms of two runs.
+fn apart(a: &Trained, b: &Trained) -> f64 {
+    let numbers = |trained: &Trained| -> Vec<f64> {
+        trained.history.iter().flat_map(|line| [line.loss, line.val_loss, line.grad_norm]).flatten().collect()
+    };
+    let (a, b) = (numbers(a), numbers(b));
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+}
+
+/// With dropout: masks are drawn anew in every step, and are the host's.
 #[test]
 fn a_gpu_learns_what_the_host_learns() {
     if gpu::device().is_none() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let here = tiny::train(&Config { device: "cpu".into(), ..config(folder.path(), "cpu") }, false).unwrap();
-    let there = tiny::train(&config(folder.path(), "gpu"), false).unwrap();
-    assert_eq!(there.report.planned_peak_bytes, there.report.peak_bytes, "planned and measured");
-    let losses = |trained: &eckart::train::Trained| -> Vec<f64> {
-        trained.history.iter().flat_map(|line| [line.loss, line.val_loss, line.grad_norm]).flatten().collect()
-    };
-    let (here, there) = (losses(&here), losses(&there));
-    assert_eq!(here.len(), there.len());
-    let worst = here.iter().zip(&there).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-    assert!(worst < 1e-4, "off by {worst:e}");
+    for (arch, accumulate, recompute) in [(Arch::Gpt2, 1, false), (Arch::Llama, 2, true)] {
+        let run = |out: &str| {
+            let config = config(folder.path(), &format!("{arch:?} {out}"));
+            Config { arch, accumulate, recompute, dropout: 0.3, ..config }
+        };
+        let here = tiny::train(&Config { device: "cpu".into(), ..run("here") }, false).unwrap();
+        let there = tiny::train(&run("there"), false).unwrap();
+        assert_eq!(there.report.planned_peak_bytes, there.report.peak_bytes, "planned and measured");
+        let worst = apart(&here, &there);
+        assert!(worst < 1e-4, "{arch:?} is off by {worst:e}");
+    }
+}
+
+#[test]
+fn speed_counts_every_token() {
+    if gpu::device().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config { accumulate: 20, eval_every: 100, save_every: 100, ..config(folder.path(), "run") };
+    let report = tiny::train(&config, false).unwrap().report;
+    let tokens = config.steps * config.accumulate * (config.batch * config.context) as u64;
+    // Whole runs are slower, since they also validate and save.
+    let least = tokens as f64 / report.wall_seconds;
+    assert!(report.tokens_per_second >= least, "{} a second, and {least} with all else", report.tokens_per_second);
+}
+
+/// Who watches kernels has every step recorded anew.
+#[test]
+fn a_replayed_run_is_the_run_recorded_anew_in_every_step() {
+    if gpu::device().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let run = |out: &str| Config { accumulate: 2, ..config(folder.path(), out) };
+    let (replayed, recorded) = (run("replayed"), run("recorded"));
+    tiny::train(&replayed, false).unwrap();
+    let control = Control { resume: false, stop: &AtomicBool::new(false), profile: true };
+    let trained = eckart::train::run(&recorded, control, &mut |_| {}).unwrap();
+    assert!(trained.profile.iter().any(|(op, ..)| *op == "dropout"), "nothing was recorded in sight");
+    assert_same(replayed.out.as_deref().unwrap(), recorded.out.as_deref().unwrap(), replayed.steps);
 }
 
 #[test]
@@ -47,8 +90,8 @@ fn a_resumed_run_on_a_gpu_is_the_run_that_never_stopped() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    for (name, dropout, micro_steps) in [("replayed", 0.0, 2), ("with dropout", 0.1, 5)] {
-        let run = |out: String| Config { dropout, accumulate: 2, ..config(folder.path(), &out) };
+    for (name, accumulate, micro_steps) in [("whole", 1, 2), ("accumulated", 2, 5)] {
+        let run = |out: String| Config { accumulate, ..config(folder.path(), &out) };
         let (whole, pieces) = (run(name.into()), run(format!("{name} in pieces")));
         tiny::train(&whole, false).unwrap();
         let mut resume = false;
@@ -60,7 +103,7 @@ fn a_resumed_run_on_a_gpu_is_the_run_that_never_stopped() {
     }
 }
 
-/// What a replayed step costs: three small writes (tokens, targets, learning rate) and one small read.
+/// What a replayed step costs: four small writes (tokens, targets, seed, learning rate) and one small read.
 fn steady(options: Options) {
     let Some(device) = gpu::device_with(options) else { return };
     let folder = tempfile::tempdir().unwrap();
@@ -74,7 +117,7 @@ fn steady(options: Options) {
         let spent = pair[1].0.since(&pair[0].0);
         assert!(spent.dispatches > 0);
         let made = [spent.pipelines, spent.bind_groups, spent.buffers, spent.bytes_allocated, spent.host_ops];
-        assert_eq!((made, spent.staging_writes, spent.reads), ([0; 5], 3, 1), "{spent:?}");
+        assert_eq!((made, spent.staging_writes, spent.reads), ([0; 5], 4, 1), "{spent:?}");
         assert_eq!(pair[0].1, pair[1].1, "live bytes");
     }
     let (held, highest) = (device.reserved(), device.ledger().highest());
@@ -168,7 +211,7 @@ fn memory_that_cannot_be_had_is_an_error_and_leaves_a_checkpoint() {
 /// A hundred times, at whatever allocation the limit meets: an error, nothing left over, no crash.
 #[test]
 fn a_hundred_failed_allocations_leak_nothing() {
-    use eckart::nn::{Arch, Model, ModelConfig, Pass};
+    use eckart::nn::{Model, ModelConfig, Pass};
     use eckart::optim::Gradients;
     use eckart::{Seed, Tensor};
     if gpu::device().is_none() {

@@ -125,6 +125,23 @@ fn backward_frees_as_it_goes() {
     assert!(extra < 2 * one, "{extra} bytes beside the weights, a gradient has {one}");
 }
 
+/// Products of one input, as those for queries, keys and values: their gradients are summed where the first one lies.
+#[test]
+fn gradients_of_a_shared_input_are_summed_in_place() {
+    let device = Device::null();
+    let fill = |shape: [usize; 2]| Tensor::from_array(device.alloc(Spec::new(DType::F32, shape)));
+    let peak = |products: usize| {
+        let (x, w) = (fill([1024, 64]).leaf(), fill([64, 64]));
+        let loss = (0..products).map(|_| x.linear(&w, None).sum_all()).reduce(|a, b| a + b).unwrap();
+        let before = device.ledger().live().total();
+        device.ledger().reset_peak();
+        grad(&loss, &[&x], false);
+        device.ledger().peak().total() - before
+    };
+    assert_eq!(peak(3), peak(1));
+    assert_eq!(peak(1), 4 * 1024 * 64 + 4);
+}
+
 /// Once the sizes repeat, the pool holds little more than was ever alive.
 #[test]
 fn pool_holds_little_more_than_the_peak() {

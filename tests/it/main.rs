@@ -2,15 +2,19 @@
 
 mod adapt;
 mod adapted;
+mod bank;
 mod checker;
 #[cfg(feature = "cli")]
 mod cli;
 mod data;
+mod factorize;
 mod flip;
 #[cfg(feature = "gpu")]
 mod gpu;
 #[cfg(feature = "gpu")]
 mod gpu_attention;
+#[cfg(feature = "gpu")]
+mod gpu_bank;
 #[cfg(feature = "gpu")]
 mod gpu_edges;
 #[cfg(feature = "gpu")]
@@ -23,6 +27,8 @@ mod gpu_large;
 mod gpu_matmul;
 #[cfg(feature = "gpu")]
 mod gpu_ops;
+#[cfg(feature = "gpu")]
+mod gpu_project;
 #[cfg(feature = "gpu")]
 mod gpu_rows;
 #[cfg(feature = "gpu")]
@@ -38,6 +44,7 @@ mod lora;
 mod methods;
 mod ops;
 mod plan;
+mod project;
 mod refusals;
 mod resume;
 mod second_order;

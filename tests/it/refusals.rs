@@ -83,6 +83,11 @@ fn products() -> Vec<Row> {
             vec![vec![real(&[4]), real(&[4, 5]), real(&[5])]],
         ),
         (
+            "project",
+            vec![vec![real(&[36, 2])], vec![real(&[37])], vec![real(&[37, 2, 1])], vec![index(&[37, 2])]],
+            vec![vec![real(&[37, 1])], vec![real(&[37, 0])]],
+        ),
+        (
             "gather",
             vec![vec![real(&[5, 3]), real(&[2])], vec![real(&[]), index(&[2])]],
             vec![vec![real(&[5]), index(&[])]],

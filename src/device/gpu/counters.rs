@@ -18,7 +18,7 @@ pub struct Counters {
     pub buffers: u64,
     /// Copies from the host.
     pub staging_writes: u64,
-    /// Copies to the host.
+    /// Waits for copies to the host.
     pub reads: u64,
     /// Ops without a kernel of their own, which ran on the host.
     pub host_ops: u64,

@@ -13,7 +13,7 @@ pub(super) const BATCH: usize = 128;
 #[derive(Clone)]
 pub(super) enum Command {
     Dispatch { pipeline: Arc<Pipeline>, bind_group: BindGroup, words: Vec<u32>, groups: [u32; 2] },
-    Copy { from: Buffer, start: u64, to: Buffer, bytes: u64 },
+    Copy { from: Buffer, start: u64, to: Buffer, at: u64, bytes: u64 },
 }
 
 /// The uniform that parameters are read from where there are no immediates.
@@ -54,9 +54,9 @@ fn encode(encoder: &mut wgpu::CommandEncoder, batch: &[Command], uniform: Option
     let mut pass: Option<wgpu::ComputePass<'static>> = None;
     for (i, command) in batch.iter().enumerate() {
         match command {
-            Command::Copy { from, start, to, bytes } => {
+            Command::Copy { from, start, to, at, bytes } => {
                 pass = None;
-                encoder.copy_buffer_to_buffer(from, *start, to, 0, *bytes);
+                encoder.copy_buffer_to_buffer(from, *start, to, *at, *bytes);
             }
             Command::Dispatch { pipeline, bind_group, words, groups } => {
                 let pass = pass.get_or_insert_with(|| {

@@ -6,9 +6,8 @@ use crate::autograd::SavedArrays;
 use crate::device::cpu::{self, Start, row};
 use crate::device::{Array, Spec};
 use crate::dtype::DType;
-use crate::ops::add_product::stored;
-use crate::ops::lora::Sizes;
 use crate::ops::lora::cpu::{Matrices, column_sums, join, kept_sizes, outer};
+use crate::ops::lora::{Sizes, stored};
 use crate::scalar::Float;
 
 /// Rows of a panel.

@@ -4,9 +4,9 @@ use super::Dora;
 use crate::autograd::{GpuBackward, SavedArrays};
 use crate::device::Array;
 use crate::ops::Outputs;
-use crate::ops::add_product::{scaled, turned};
 use crate::ops::elementwise;
-use crate::ops::lora::gpu::{outer, rows};
+use crate::ops::lora::gpu::{outer, rows, scaled};
+use crate::ops::lora::turned;
 use crate::ops::matmul::{gpu_product, gpu_product_into};
 use crate::ops::reduce::gpu::{SUM, record as reduce};
 

@@ -1,8 +1,7 @@
 //! On the host: rows in pieces that stay in the cache while all products go over them, in one fork.
 
-use super::super::add_product::stored;
 use super::super::matmul;
-use super::{Lora, Sizes};
+use super::{Lora, Sizes, stored, turned};
 use crate::autograd::SavedArrays;
 use crate::device::cpu::{self, Matrix, Start, row};
 use crate::device::{Array, Spec};
@@ -229,7 +228,7 @@ fn base_gradients<T: Float>(op: &Lora, saved: &SavedArrays<'_>, dy: &Array, grad
     if let Some(dw) = &mut grads[1] {
         let x = by_rows(saved.input(0));
         let (left, right) = if op.transposed { (&dy, &x) } else { (&x, &dy) };
-        matmul::product::<T>(&super::super::add_product::turned(left, true), right, dw, Start::Nothing);
+        matmul::product::<T>(&turned(left, true), right, dw, Start::Nothing);
     }
     if let Some(Some(bias)) = grads.get_mut(4) {
         column_sums(dy.slice::<T>(), bias.slice_mut::<T>());

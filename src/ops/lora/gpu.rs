@@ -1,11 +1,10 @@
 //! On a GPU: the kernels of matrix products, the thin ones added to the wide ones in place.
 
-use super::super::add_product::{scaled, turned};
 use super::super::matmul::gpu_product;
-use super::super::reduce;
-use super::Lora;
+use super::super::{elementwise, reduce};
+use super::{Lora, turned};
 use crate::autograd::{GpuBackward, SavedArrays};
-use crate::device::{Array, Spec};
+use crate::device::{Array, Spec, Tag, tagged};
 use crate::ops::Outputs;
 
 /// All rows as one matrix.
@@ -18,6 +17,20 @@ pub(in crate::ops) fn rows(x: &Array) -> Array {
 pub(in crate::ops) fn outer(x: &Array, z: &Array, y: &mut Array, transposed: bool, add: bool) {
     let (left, right) = if transposed { (z, x) } else { (x, z) };
     gpu_product(&turned(left, true), right, y, None, add, None);
+}
+
+/// A small matrix times a number.
+pub(in crate::ops) fn scaled(matrix: &Array, factor: f64) -> Array {
+    if factor == 1.0 {
+        return matrix.clone();
+    }
+    let device = matrix.device();
+    let mut product = device.scratch(matrix.spec());
+    if product.count() > 0 {
+        let factor = tagged(Tag::Workspace, || device.constant(factor as f32));
+        elementwise::record("times_f32", &[matrix, &factor], &mut product);
+    }
+    product
 }
 
 impl Lora {

@@ -6,13 +6,13 @@
 pub(super) mod cpu;
 pub(super) mod gpu;
 
-use super::add_product::AddProduct;
 use super::linear::Linear;
 use super::{Input, Op, Outputs, Sample};
 use crate::autograd::{Derivative, Factors, Fused, GpuBackward, Saved, SavedArrays, Saves, apply_onto};
-use crate::device::cpu::Start;
+use crate::device::cpu::{Matrix, Start};
 use crate::device::{Array, Spec};
 use crate::float;
+use crate::shape::Strides;
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
@@ -35,6 +35,23 @@ pub(super) struct Sizes {
     pub input: usize,
     pub output: usize,
     pub rank: usize,
+}
+
+/// A matrix [rows, columns] in a slice, perhaps stored as [columns, rows].
+pub(super) fn stored<T>(data: &[T], [rows, columns]: [usize; 2], transposed: bool) -> Matrix<'_, T> {
+    match transposed {
+        true => Matrix { data, row_step: 1, col_step: rows as isize },
+        false => Matrix { data, row_step: columns as isize, col_step: 1 },
+    }
+}
+
+/// A matrix, or its transpose.
+pub(super) fn turned(matrix: &Array, transposed: bool) -> Array {
+    let (shape, steps) = (matrix.shape(), matrix.strides());
+    match transposed {
+        true => matrix.view(0, [shape[1], shape[0]].into(), Strides::new(&[steps[1], steps[0]])),
+        false => matrix.clone(),
+    }
 }
 
 /// Rows and columns of a matrix, perhaps stored the other way.
@@ -151,8 +168,8 @@ impl Fused for Lora {
             Some(bias) => Tensor::apply(base, &[&ins[0], &ins[1], bias]),
             None => Tensor::apply(base, &[&ins[0], &ins[1]]),
         };
-        let up = AddProduct { factor: 1.0, transposed: self.adapter_transposed };
-        Tensor::apply(up, &[&z, &self.down(&ins[0], &ins[2]), &ins[3]])
+        let up = Linear { transposed: self.adapter_transposed };
+        apply_onto(Arc::new(up), &[&self.down(&ins[0], &ins[2]), &ins[3]], z)
     }
 
     /// A and B are parameters, so that keeping them costs nothing; x is kept only for gradients of weights.

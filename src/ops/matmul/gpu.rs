@@ -68,7 +68,7 @@ enum Load {
 
 /// A matrix [rows, k] in each batch: b is taken transposed, so that both operands are alike.
 #[derive(Clone, Copy)]
-pub(super) struct Operand<'a> {
+pub(crate) struct Operand<'a> {
     array: &'a Array,
     row: usize,
     k: usize,
@@ -78,7 +78,7 @@ pub(super) struct Operand<'a> {
 
 impl<'a> Operand<'a> {
     /// `axes`: those of rows and of k, counted from the last.
-    fn new(array: &'a Array, axes: [usize; 2], batch: &Shape) -> Operand<'a> {
+    pub fn new(array: &'a Array, axes: [usize; 2], batch: &Shape) -> Operand<'a> {
         let (shape, strides) = (array.shape(), array.strides());
         let dims = shape.len();
         // A dimension of one element has no step.
@@ -92,7 +92,7 @@ impl<'a> Operand<'a> {
     }
 
     /// Whether neighbours lie along k rather than along rows.
-    pub(super) fn along_k(&self) -> bool {
+    pub fn along_k(&self) -> bool {
         self.k != 0 && (self.k <= self.row || self.row == 0)
     }
 
@@ -104,6 +104,21 @@ impl<'a> Operand<'a> {
             _ if self.row == 1 && fours(&[self.k]) => Load::AlongRows,
             _ => Load::Any,
         }
+    }
+
+    /// The shader's function that reads it, as operand `a` or `b`.
+    pub fn loads(&self, operand: &str) -> String {
+        let load = match self.load() {
+            Load::AlongK => "along_k",
+            Load::AlongRows => "along_rows",
+            Load::Any => "any",
+        };
+        format!("{operand}_{load}")
+    }
+
+    /// Where it begins, and its steps along rows and k.
+    pub fn words(&self) -> [usize; 3] {
+        [self.array.start(), self.row, self.k]
     }
 }
 
@@ -232,14 +247,9 @@ impl<'a> Product<'a> {
 
     /// How it reads; neighbours go where an operand lies together.
     fn loads(&self, kernel: Kernel<'a>) -> Kernel<'a> {
-        let load = |operand: &Operand| match operand.load() {
-            Load::AlongK => "along_k",
-            Load::AlongRows => "along_rows",
-            Load::Any => "any",
-        };
         kernel
-            .name("LOAD_A", format!("a_{}", load(&self.left)))
-            .name("LOAD_B", format!("b_{}", load(&self.right)))
+            .name("LOAD_A", self.left.loads("a"))
+            .name("LOAD_B", self.right.loads("b"))
             .name("A_ALONG_K", self.left.along_k())
             .name("B_ALONG_K", self.right.along_k())
     }
@@ -257,9 +267,7 @@ impl<'a> Product<'a> {
     /// `Params` of `shaders/matmul_blocks.wgsl`.
     fn words(&self, plan: &Plan, kernel: Kernel<'a>) -> Kernel<'a> {
         let Size { m, n, k, batches } = self.size;
-        let kernel = [self.left, self.right].into_iter().fold(kernel.words([m, n, k]), |kernel, operand| {
-            kernel.words([operand.array.start(), operand.row, operand.k])
-        });
+        let kernel = kernel.words([m, n, k]).words(self.left.words()).words(self.right.words());
         let bias = self.bias.map_or(0, Array::start);
         let kernel = kernel.word(self.first()).words(self.result).word(bias).words(self.start).word(self.start_word());
         let kernel = kernel.words([plan.parts, plan.depth, batches]).words(self.batch.into_iter().take(BATCH_DIMS - 1));
