@@ -38,6 +38,10 @@ pub struct AdapterConfig {
     pub dora: bool,
     /// A stays as it began (Zhang et al., "LoRA-FA", 2023, with the gradient of B as it comes): no layer keeps its input.
     pub freeze_a: bool,
+    /// Probability that training drops an element of what an adapter is given, in passes run by
+    /// [`with_dropout`](super::with_dropout); what the base is given stays whole. Rows read from embeddings are not
+    /// dropped.
+    pub dropout: f64,
 }
 
 /// Rank 8 and alpha 8 on all linear layers, as PEFT has it.
@@ -54,6 +58,7 @@ impl Default for AdapterConfig {
             start: Start::default(),
             dora: false,
             freeze_a: false,
+            dropout: 0.0,
         }
     }
 }
@@ -134,6 +139,7 @@ impl Adapter {
             dense.weight.set(moved);
         }
         let mut map = Lora::new(base, a, b, scale);
+        map.dropout = config.dropout;
         if config.dora {
             map.magnitude = Some(Parameter::new(dora::norms(&map)));
         }
@@ -158,9 +164,12 @@ pub(super) fn plus(base: &Dense, a: &Tensor, b: &Tensor, scale: f64) -> Tensor {
 /// paths. What adapters begin as is a function of the seed and the layer's path.
 ///
 /// Fails, with nothing changed, on a name that means no layer, a rank that a layer cannot have, an alpha that is no
-/// positive number, a layer that has an adapter already, and where a start or DoRA needs a dense base that is not there.
-/// Each error names the layer.
+/// positive number, a layer that has an adapter already, where a start or DoRA needs a dense base that is not there, and
+/// on a dropout outside [0, 1). Errors of one layer name it.
 pub fn adapt(model: &mut dyn Module, config: &AdapterConfig, seed: Seed) -> Result<Vec<String>> {
+    if !(0.0..1.0).contains(&config.dropout) {
+        return Err(Error::Config(format!("adapters' dropout {} is not in [0, 1)", config.dropout)));
+    }
     let chosen = config.chosen(model)?;
     let mut places: BTreeMap<String, Place> = chosen.iter().map(|place| (place.path.clone(), place.clone())).collect();
     let mut adapters: BTreeMap<String, Result<Adapter>> = BTreeMap::new();

@@ -1,11 +1,13 @@
 //! A linear map with an adapter beside it.
 
 use super::dora::factor;
+use super::dropout::Narrow;
 use super::merge::Merged;
-use crate::autograd::apply_onto;
+use crate::autograd::{apply_onto, checkpoint};
 use crate::module::{Dense, LinearMap, Map, Module, Parameter, Path};
 use crate::ops;
 use crate::ops::dora::Dora;
+use crate::ops::dropout::Mask;
 use crate::ops::linear::Linear;
 use crate::tensor::Tensor;
 use std::sync::Arc;
@@ -26,6 +28,10 @@ pub struct Lora {
     pub(super) magnitude: Option<Parameter>,
     pub(super) scale: f64,
     pub(super) merged: Option<Merged>,
+    /// Probability that training drops an element of what the adapter is given.
+    pub(super) dropout: f64,
+    /// Of the pass that runs, see [`with_dropout`](super::with_dropout).
+    pub(super) mask: Option<Mask>,
 }
 
 impl Lora {
@@ -36,7 +42,8 @@ impl Lora {
         let fits = |rank: usize| a.shape()[..] == [input, rank] && b.shape()[..] == [rank, output];
         let shapes = (a.shape(), b.shape());
         assert!(fits(*b.shape().first().unwrap_or(&0)), "an adapter {shapes:?} of a map [{input}, {output}]");
-        Lora { base, a: Parameter::new(a), b: Parameter::new(b), magnitude: None, scale, merged: None }
+        let (a, b) = (Parameter::new(a), Parameter::new(b));
+        Lora { base, a, b, magnitude: None, scale, merged: None, dropout: 0.0, mask: None }
     }
 
     /// What is adapted.
@@ -79,20 +86,35 @@ impl Lora {
     }
 
     /// The base, if kernels can go over it and the adapter together. Where B trains and A does not, they would keep x,
-    /// which then nothing needs.
+    /// which then nothing needs; and they drop nothing.
     fn dense(&self) -> Option<&Dense> {
         let only_b = self.b.trains() && !self.a.trains() && self.magnitude.is_none();
-        self.base.get::<Dense>().filter(|_| !only_b)
+        self.base.get::<Dense>().filter(|_| !only_b && self.mask.is_none())
+    }
+
+    fn narrow(&self, product: Linear) -> Narrow {
+        Narrow { product, scale: self.scale, drop: self.mask.clone().map(|mask| (self.dropout, mask)) }
     }
 
     /// `z + s (x A) B`, in the place of z.
     fn beside(&self, z: Tensor, x: &Tensor) -> Tensor {
-        self.up(z, Tensor::apply(AS_STORED, &[x, self.a.tensor()]))
+        self.up(z, &self.narrow(AS_STORED).keeping_x(x, self.a.tensor()))
     }
 
-    /// `z + s h B`, in the place of z.
-    fn up(&self, z: Tensor, h: Tensor) -> Tensor {
-        apply_onto(Arc::new(AS_STORED), &[&(h * self.scale), self.b.tensor()], z)
+    /// `z + h B`, in the place of z.
+    fn up(&self, z: Tensor, h: &Tensor) -> Tensor {
+        apply_onto(Arc::new(AS_STORED), &[h, self.b.tensor()], z)
+    }
+
+    /// `f ∘ (x W + s drop(x) A B)`, of which backward computes again what would be kept.
+    fn scaled_beside(&self, x: &Tensor, factor: &Tensor) -> Tensor {
+        let base = self.base.get::<Dense>().expect("only dense maps get lengths of their own");
+        let (product, narrow) = (Linear { transposed: base.transposed }, self.narrow(AS_STORED));
+        let segment = move |ins: &[Tensor]| {
+            let h = narrow.apply(&ins[0], &ins[2]);
+            apply_onto(Arc::new(AS_STORED), &[&h, &ins[3]], Tensor::apply(product, &[&ins[0], &ins[1]])) * &ins[4]
+        };
+        checkpoint(segment, &[x, base.weight.tensor(), self.a.tensor(), self.b.tensor(), factor])
     }
 
     /// Rows times that, if outputs have lengths of their own.
@@ -141,7 +163,7 @@ impl Map for Lora {
         let Some(base) = self.dense() else {
             return match factor {
                 None => self.beside(self.base.apply(x, bias), x),
-                Some(factor) => with(self.beside(self.base.apply(x, None), x) * factor, bias),
+                Some(factor) => with(self.scaled_beside(x, &factor), bias),
             };
         };
         let op = ops::lora::Lora { scale: self.scale, transposed: base.transposed, adapter_transposed: false };
@@ -156,9 +178,9 @@ impl Map for Lora {
         }
         let x = self.scaled(x.clone());
         let (a, b) = (self.a.tensor(), self.b.tensor());
-        let Some(base) = self.base.get::<Dense>() else {
+        let Some(base) = self.base.get::<Dense>().filter(|_| self.mask.is_none()) else {
             let back = Linear { transposed: true };
-            let h = Tensor::apply(back, &[&x, b]) * self.scale;
+            let h = self.narrow(back).keeping_x(&x, b);
             return apply_onto(Arc::new(back), &[&h, a], self.base.apply_transposed(&x));
         };
         let op = ops::lora::Lora { scale: self.scale, transposed: !base.transposed, adapter_transposed: true };
@@ -169,7 +191,7 @@ impl Map for Lora {
         if self.is_merged() {
             return self.base.rows(ids);
         }
-        self.scaled(self.up(self.base.rows(ids), self.a.tensor().gather(ids)))
+        self.scaled(self.up(self.base.rows(ids), &(self.a.tensor().gather(ids) * self.scale)))
     }
 
     fn rows_between(&self, start: usize, count: usize) -> Tensor {
@@ -177,7 +199,7 @@ impl Map for Lora {
             return self.base.rows_between(start, count);
         }
         let rows = self.base.rows_between(start, count).contiguous();
-        self.scaled(self.up(rows, self.a.tensor().slice(0, start, count)))
+        self.scaled(self.up(rows, &(self.a.tensor().slice(0, start, count) * self.scale)))
     }
 
     fn boxed(&self) -> Box<dyn Map> {

@@ -4,6 +4,7 @@ mod adapt;
 mod bank;
 mod dense;
 mod dora;
+mod dropout;
 mod factored;
 mod factorize;
 mod lora;
@@ -17,6 +18,7 @@ pub mod svd;
 
 pub use adapt::{AdapterConfig, adapt};
 pub use bank::{Bank, bank, select};
+pub use dropout::with_dropout;
 pub use factored::Factored;
 pub use factorize::{Method, Replaced, Sketch, Weighting, factorize};
 pub use lora::Lora;

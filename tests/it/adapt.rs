@@ -208,7 +208,7 @@ pub fn lora(net: &Net) -> &Lora {
 }
 
 /// W of the base, [in, out].
-fn weight(net: &Net) -> Tensor {
+pub fn weight(net: &Net) -> Tensor {
     let base = net.layer.get::<Dense>().or_else(|| lora(net).base().get()).unwrap();
     let w = base.weight.tensor().detach();
     if base.transposed { w.t() } else { w }

@@ -2,11 +2,13 @@
 
 use crate::adapt::{contents, deviation, layer, lora, model, named, product};
 use crate::lora::{Net, assert_near, numbers, random};
-use eckart::lowrank::{AdapterConfig, Keep, Lora, LoraPlus, Start, adapt, bake, merge, svd, unmerge};
+use eckart::autograd::grad;
+use eckart::lowrank::{AdapterConfig, Keep, Lora, LoraPlus, Start, adapt, bake, merge, svd, unmerge, with_dropout};
 use eckart::module::Path;
 use eckart::nn::{Arch, Model, Pass};
+use eckart::ops::dropout::Mask;
 use eckart::optim::{Adam, Gradients, Group, Optimizer};
-use eckart::{DType, Device, Error, Module, Parameter, Seed, Shape, Tensor};
+use eckart::{DType, Device, Error, LinearMap, Module, Parameter, Seed, Shape, Tensor};
 use std::collections::BTreeMap;
 
 /// Gives factors other values.
@@ -243,4 +245,88 @@ fn adapted_models_train_and_their_weights_stay() {
             }
         }
     }
+}
+
+/// What the adapter is given is dropped by the layer's own mask, in a pass with dropout alone; the base gets all of x.
+#[test]
+fn adapters_drop_what_they_are_given() {
+    let device = Device::cpu();
+    let (x, c) = (random([5, 14], 4, &device), random([5, 10], 5, &device));
+    let mask = Mask::new(Seed(6), &device);
+    for (transposed, dora, freeze_a) in
+        [(false, false, false), (true, false, false), (false, false, true), (false, true, false), (true, true, true)]
+    {
+        let mut net = layer([14, 10], transposed);
+        let config = AdapterConfig { rank: 3, alpha: 6.0, dropout: 0.4, dora, freeze_a, ..named(&["layer"]) };
+        adapt(&mut net, &config, Seed(3)).unwrap();
+        stir(&mut net);
+        let x = x.leaf();
+        let trains: Vec<Parameter> = net.parameters().into_iter().map(|(_, p)| p).filter(|p| p.trains()).collect();
+        let wrt: Vec<&Tensor> = [&x].into_iter().chain(trains.iter().map(Parameter::tensor)).collect();
+        let (y, back) = with_dropout(&mut net, &mask, |net| (net.apply(&x), net.layer.apply_transposed(&c)));
+        let map = lora(&net);
+        let [w, a, b] = [&crate::adapt::weight(&net), map.a().tensor(), map.b().tensor()];
+        let own = mask.fold(Seed(0).named("layer").0);
+        let factor = map.magnitude().map_or(Tensor::scalar(1.0, &device), |m| {
+            let sum = w + a.matmul(b) * 2.0;
+            m.tensor() / (&sum * &sum).sum(&[0]).sqrt().detach()
+        });
+        let bias = net.bias.tensor();
+        let expected = (x.matmul(w) + x.dropout_by(0.4, &own).matmul(a).matmul(b) * 2.0) * &factor + bias;
+        let c = &c * &factor;
+        let expected_back = c.matmul(&w.t()) + c.dropout_by(0.4, &own).matmul(&b.t()).matmul(&a.t()) * 2.0;
+        assert_near(&y, &expected, 1e-14);
+        assert_near(&back, &expected_back, 1e-14);
+        let loss = |y: &Tensor, back: &Tensor| y.sin().sum_all() + back.sin().sum_all();
+        let found = grad(&loss(&y, &back), &wrt, false);
+        let expected = grad(&loss(&expected, &expected_back), &wrt, false);
+        found.iter().zip(&expected).for_each(|(found, expected)| assert_near(found, expected, 1e-13));
+        // Outside of it, nothing is dropped.
+        let whole = (x.matmul(w) + x.matmul(a).matmul(b) * 2.0) * &factor + bias;
+        assert_near(&net.apply(&x), &whole, 1e-14);
+    }
+    let bad = |dropout| adapt(&mut layer([14, 10], false), &AdapterConfig { dropout, ..named(&["layer"]) }, Seed(0));
+    for dropout in [1.0, -0.1, f64::NAN] {
+        assert!(bad(dropout).unwrap_err().to_string().contains("is not in [0, 1)"));
+    }
+}
+
+/// Blocks that are run again in backward drop the same elements again, after the pass is over too.
+#[test]
+fn recomputed_blocks_drop_the_same() {
+    let ids = Tensor::new(&[3_u32, 1, 4, 1, 5, 9], [2, 3], &Device::cpu());
+    let mask = Mask::new(Seed(6), &Device::cpu());
+    let gradients = |dropout: f64, recompute| {
+        let mut model = model(Arch::Llama);
+        adapt(&mut model, &AdapterConfig { dropout, ..named(&["all-linear"]) }, Seed(0)).unwrap();
+        stir(&mut model);
+        let pass = Pass { dropout: None, recompute };
+        let loss = with_dropout(&mut model, &mask, |model| model.loss(&ids, &ids, &pass));
+        let mut gradients = Gradients::new();
+        gradients.add(loss);
+        let trains = model.parameters().into_iter().filter(|(_, p)| p.trains());
+        trains
+            .flat_map(|(_, p)| numbers(&Tensor::from_array(gradients.get(p.id()).unwrap().clone())))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(gradients(0.3, true), gradients(0.3, false));
+    assert_ne!(gradients(0.3, false), gradients(0.0, false));
+}
+
+/// With dropout, too, no layer keeps a second x.
+#[test]
+fn dropped_inputs_are_not_kept() {
+    let device = Device::null();
+    let held = |dropout: f64, dora| {
+        let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &device).contiguous();
+        let mut net = Net { layer: LinearMap::dense(zeros(&[64, 80])), bias: Parameter::new(zeros(&[80])) };
+        adapt(&mut net, &AdapterConfig { dropout, dora, ..named(&["layer"]) }, Seed(0)).unwrap();
+        let (x, mask) = (zeros(&[300, 64]).leaf(), Mask::new(Seed(0), &device));
+        let before = device.ledger().live().total();
+        let y = with_dropout(&mut net, &mask, |net| net.apply(&x));
+        device.ledger().live().total() - before - 4 * y.count() as u64
+    };
+    assert_eq!(held(0.5, false), held(0.0, false));
+    // Norms and lengths over norms are there in both; with dropout h is not.
+    assert_eq!(held(0.5, true) + 4 * 300 * 2, held(0.0, true));
 }
