@@ -1,47 +1,89 @@
 //! Which layers are meant.
 
 use crate::error::{Error, Result};
-use crate::module::{Module, Path};
+use crate::module::{Map, Module, Path};
 
 /// All layers but embeddings and the head.
 pub const ALL_LINEAR: &str = "all-linear";
 
-/// What layers that `ALL_LINEAR` leaves out are called.
-const TABLES: [&str; 4] = ["wte", "wpe", "embed_tokens", "lm_head"];
+/// What a head with weights of its own is called.
+const HEAD: &str = "lm_head";
+
+/// A linear map's place in a model.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub path: String,
+    pub embedding: bool,
+}
 
 /// Whether a name is this path, or the end of it behind a dot, as in PEFT's `target_modules`.
-fn means(name: &str, path: &str) -> bool {
-    let ends = |name: &str| path == name || path.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'));
-    if name == ALL_LINEAR { !TABLES.into_iter().any(ends) } else { ends(name) }
+pub(super) fn means(name: &str, path: &str) -> bool {
+    path == name || path.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'))
+}
+
+impl Place {
+    pub fn is_meant(&self, name: &str) -> bool {
+        match name {
+            ALL_LINEAR => !self.embedding && !means(HEAD, &self.path),
+            name => means(name, &self.path),
+        }
+    }
+}
+
+/// Places of all linear maps, in the order of the model.
+pub(super) fn places(model: &mut dyn Module) -> Vec<Place> {
+    let mut all = Vec::new();
+    model.visit_maps(&Path::root(), &mut |path, map| {
+        all.push(Place { path: path.to_string(), embedding: map.is_embedding() });
+    });
+    all
+}
+
+/// Fails unless each of these names means something among `places`; says what there is.
+pub(super) fn check<'a>(names: impl IntoIterator<Item = &'a str>, places: &[Place]) -> Result<()> {
+    for name in names {
+        if !places.iter().any(|place| place.is_meant(name)) {
+            let there: Vec<&str> = places.iter().map(|place| &*place.path).collect();
+            return Err(Error::Config(format!("there is no layer {name:?}; there are {}", there.join(", "))));
+        }
+    }
+    Ok(())
 }
 
 /// Paths of the linear maps that are meant, in the order of the model; an error names what is not there.
-pub(super) fn chosen(model: &mut impl Module, names: &[&str]) -> Result<Vec<String>> {
-    let all = paths(model);
-    for name in names {
-        if !all.iter().any(|path| means(name, path)) {
-            return Err(Error::Config(format!("there is no layer {name:?}; there are {}", all.join(", "))));
-        }
-    }
-    Ok(all.into_iter().filter(|path| names.iter().any(|name| means(name, path))).collect())
+pub(super) fn chosen(model: &mut dyn Module, names: &[&str]) -> Result<Vec<String>> {
+    let all = places(model);
+    check(names.iter().copied(), &all)?;
+    let meant = |place: &Place| names.iter().any(|name| place.is_meant(name));
+    Ok(all.into_iter().filter(meant).map(|place| place.path).collect())
 }
 
 /// Paths of all linear maps.
-pub(super) fn paths(model: &mut impl Module) -> Vec<String> {
-    let mut all = Vec::new();
-    model.visit_maps(&Path::root(), &mut |path, _| all.push(path.to_string()));
-    all
+pub(super) fn paths(model: &mut dyn Module) -> Vec<String> {
+    places(model).into_iter().map(|place| place.path).collect()
+}
+
+/// Shows each map of this kind, with its path.
+pub fn each<M: Map>(model: &mut dyn Module, mut see: impl FnMut(&str, &mut M)) {
+    model.visit_maps(&Path::root(), &mut |path, map| {
+        if let Some(map) = map.get_mut() {
+            see(&path.to_string(), map);
+        }
+    });
 }
 
 #[cfg(test)]
 mod tests {
-    use super::means;
+    use super::{Place, means};
 
     #[test]
     fn names_are_paths_or_their_ends() {
         assert!(means("h.0.attn.c_attn", "h.0.attn.c_attn") && means("c_attn", "h.0.attn.c_attn"));
         assert!(means("attn.c_proj", "h.0.attn.c_proj") && !means("attn.c_proj", "h.0.mlp.c_proj"));
         assert!(!means("attn", "h.0.attn.c_attn") && !means("_attn", "h.0.attn.c_attn"));
-        assert!(means("all-linear", "h.0.mlp.c_fc") && !means("all-linear", "model.embed_tokens"));
+        let place = |path: &str, embedding| Place { path: path.into(), embedding };
+        assert!(place("h.0.mlp.c_fc", false).is_meant("all-linear"));
+        assert!(!place("table", true).is_meant("all-linear") && place("table", true).is_meant("table"));
+        assert!(!place("lm_head", false).is_meant("all-linear"));
     }
 }

@@ -34,18 +34,27 @@ pub trait Map: Module + Any + Debug + Send + Sync {
 
 /// A matrix that may only be multiplied by, forwards and transposed, or read by rows.
 #[derive(Debug)]
-pub struct LinearMap(Box<dyn Map>);
+pub struct LinearMap {
+    map: Box<dyn Map>,
+    /// Whether its place in the model is that of an embedding.
+    embedding: bool,
+}
 
 impl Clone for LinearMap {
     fn clone(&self) -> LinearMap {
-        LinearMap(self.0.boxed())
+        LinearMap { map: self.map.boxed(), embedding: self.embedding }
     }
 }
 
 impl LinearMap {
     /// Any kind of map.
     pub fn new(map: impl Map) -> LinearMap {
-        LinearMap(Box::new(map))
+        LinearMap { map: Box::new(map), embedding: false }
+    }
+
+    /// A table stored as [rows, width], read by rows; used as an output head too where that is tied to it.
+    pub fn embedding(table: Tensor) -> LinearMap {
+        LinearMap { embedding: true, ..LinearMap::dense(table) }
     }
 
     /// A weight stored as [in, out].
@@ -58,29 +67,39 @@ impl LinearMap {
         LinearMap::new(Dense { weight: Parameter::new(weight), transposed: true })
     }
 
+    /// Puts another map in the place of this one, which it is made from.
+    pub fn replace<M: Map>(&mut self, with: impl FnOnce(LinearMap) -> M) {
+        self.map = Box::new(with(self.clone()));
+    }
+
+    /// Whether its place in the model is that of an embedding, whatever kind of map it is.
+    pub fn is_embedding(&self) -> bool {
+        self.embedding
+    }
+
     /// `in` and `out`.
     pub fn sizes(&self) -> [usize; 2] {
-        self.0.sizes()
+        self.map.sizes()
     }
 
     /// `x W + b`: [.., in] to [.., out].
     #[track_caller]
     pub fn apply(&self, x: &Tensor, bias: Option<&Tensor>) -> Tensor {
         self.check(x, 0);
-        self.0.apply(x, bias)
+        self.map.apply(x, bias)
     }
 
     /// `x Wᵀ`: [.., out] to [.., in]; an embedding's map used so is a tied output head.
     #[track_caller]
     pub fn apply_transposed(&self, x: &Tensor) -> Tensor {
         self.check(x, 1);
-        self.0.apply_transposed(x)
+        self.map.apply_transposed(x)
     }
 
     /// Rows `ids` of W: [..] indices below `in` to [.., out].
     #[track_caller]
     pub fn rows(&self, ids: &Tensor) -> Tensor {
-        self.0.rows(ids)
+        self.map.rows(ids)
     }
 
     /// Rows `start` to `start + count` of W, [count, out].
@@ -88,7 +107,7 @@ impl LinearMap {
     pub fn rows_between(&self, start: usize, count: usize) -> Tensor {
         let rows = self.sizes()[0];
         assert!(start + count <= rows, "rows {start} to {} of a map that has {rows}", start + count);
-        self.0.rows_between(start, count)
+        self.map.rows_between(start, count)
     }
 
     /// Here, because a call by way of a table would forget the caller's line.
@@ -101,21 +120,21 @@ impl LinearMap {
 
     /// The map itself, if it is of this kind.
     pub fn get<M: Map>(&self) -> Option<&M> {
-        (&*self.0 as &dyn Any).downcast_ref()
+        (&*self.map as &dyn Any).downcast_ref()
     }
 
     /// The same, to change it.
     pub fn get_mut<M: Map>(&mut self) -> Option<&mut M> {
-        (&mut *self.0 as &mut dyn Any).downcast_mut()
+        (&mut *self.map as &mut dyn Any).downcast_mut()
     }
 }
 
 impl Module for LinearMap {
     fn visit(&self, path: &Path, see: &mut dyn FnMut(&Path, &Parameter)) {
-        self.0.visit(path, see);
+        self.map.visit(path, see);
     }
     fn visit_mut<'a>(&'a mut self, path: &Path, see: &mut dyn FnMut(&Path, &'a mut Parameter)) {
-        self.0.visit_mut(path, see);
+        self.map.visit_mut(path, see);
     }
     fn visit_maps(&mut self, path: &Path, see: &mut dyn FnMut(&Path, &mut LinearMap)) {
         see(path, self);

@@ -61,8 +61,8 @@ impl Gpt2 {
         let (width, epsilon) = (config.width, config.norm_epsilon);
         let layer = |i| Block::new(config, seed.named("h").fold(i as u64), device);
         Gpt2 {
-            wte: LinearMap::dense(normal(&[config.vocabulary, width], DEVIATION, seed.named("wte"), device)),
-            wpe: LinearMap::dense(normal(&[config.context, width], DEVIATION, seed.named("wpe"), device)),
+            wte: LinearMap::embedding(normal(&[config.vocabulary, width], DEVIATION, seed.named("wte"), device)),
+            wpe: LinearMap::embedding(normal(&[config.context, width], DEVIATION, seed.named("wpe"), device)),
             h: (0..config.layers).map(layer).collect(),
             ln_f: LayerNorm::new(width, epsilon, device),
             dropout: config.dropout,

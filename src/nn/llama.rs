@@ -71,7 +71,7 @@ impl Llama {
         let layer = |i| Block::new(config, rotary.clone(), seed.named("layers").fold(i as u64), device);
         let table = normal(&[config.vocabulary, config.width], DEVIATION, seed.named("embed_tokens"), device);
         let model = Body {
-            embed_tokens: LinearMap::dense(table),
+            embed_tokens: LinearMap::embedding(table),
             layers: (0..config.layers).map(layer).collect(),
             norm: RmsNorm::new(config.width, config.norm_epsilon, device),
         };

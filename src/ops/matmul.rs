@@ -6,6 +6,7 @@ mod split;
 
 pub(super) use gpu::Operand;
 pub use gpu::product as gpu_product;
+pub(super) use gpu::product_into as gpu_product_into;
 pub use plan::Family;
 
 use super::{Input, Op, Outputs, Sample};

@@ -8,12 +8,14 @@ pub mod bank;
 pub mod binary;
 pub mod compare;
 pub mod cross_entropy;
+pub mod dora;
 pub mod dropout;
 mod elementwise;
 pub mod extremum;
 mod host;
 pub mod index;
 pub mod linear;
+pub mod lora;
 pub mod matmul;
 pub mod movement;
 pub mod norm;
@@ -114,10 +116,12 @@ pub fn samples() -> Vec<Sample> {
         binary::samples(),
         compare::samples(),
         cross_entropy::samples(),
+        dora::samples(),
         dropout::samples(),
         extremum::samples(),
         index::samples(),
         linear::samples(),
+        lora::samples(),
         matmul::samples(),
         movement::samples(),
         norm::samples(),

@@ -28,6 +28,7 @@ use crate::module::{Module, Path};
 use crate::ops::project::{Entries, Random};
 use crate::rng::Seed;
 use crate::shape::Shape;
+use crate::tensor::Tensor;
 use std::collections::BTreeMap;
 
 /// Whether the parameter at this path, of this shape, belongs to a group.
@@ -133,6 +134,18 @@ impl Optimizer {
                 let fresh =
                     || State::zero(&self.transform.state(&parameter.tensor().spec()), parameter.tensor().device());
                 self.state.entry(path.to_string()).or_insert_with(fresh);
+            }
+        });
+    }
+
+    /// Fits the state to parameters whose shape changed, such as those of adapters of another rank: in those that grew it
+    /// stays, with zeros for what is new; in those that shrank it begins anew.
+    pub fn resize(&mut self, model: &dyn Module) {
+        model.visit(&Path::root(), &mut |path, parameter| {
+            let Some(state) = self.state.get_mut(&path.to_string()) else { return };
+            let slots = self.transform.state(&parameter.tensor().spec());
+            if state.arrays.iter().map(Array::spec).ne(slots.iter().map(|(_, spec)| *spec)) {
+                state.fit(&slots, parameter.tensor().device());
             }
         });
     }
@@ -253,5 +266,26 @@ impl State {
             array
         };
         State { names: slots.iter().map(|(name, _)| *name).collect(), arrays: slots.iter().map(zero).collect() }
+    }
+
+    /// Becomes that of a parameter of another shape.
+    fn fit(&mut self, slots: &[Slot], device: &Device) {
+        let old = std::mem::replace(self, State::zero(slots, device));
+        let named = old.names.into_iter().zip(old.arrays);
+        for (name, old) in named {
+            if let Some(i) = self.names.iter().position(|new| *new == name) {
+                grow(&mut self.arrays[i], old);
+            }
+        }
+    }
+}
+
+/// Puts `old` into the corner of `new`, which is zero, if it has room there.
+fn grow(new: &mut Array, old: Array) {
+    let (from, to) = (*old.shape(), *new.shape());
+    let fits = from.len() == to.len() && from.iter().zip(&to[..]).all(|(from, to)| from <= to);
+    if fits && old.dtype() == new.dtype() {
+        let pad = |x: Tensor, axis: usize| x.pad(axis as isize, 0, to[axis] - from[axis]);
+        *new = tagged(Tag::Optimizer, || (0..to.len()).fold(Tensor::from_array(old), pad).into_array());
     }
 }

@@ -1,5 +1,7 @@
 //! What the whole crate promises, one file for each theme.
 
+mod adapt;
+mod adapted;
 mod bank;
 mod checker;
 #[cfg(feature = "cli")]
@@ -39,6 +41,7 @@ mod hessian;
 mod kill;
 mod large;
 mod ledger;
+mod lora;
 mod low_rank;
 mod methods;
 mod ops;

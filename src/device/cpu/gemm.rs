@@ -29,6 +29,11 @@ impl<T> Matrix<'_, T> {
     fn from(&self, i: usize, j: usize) -> Self {
         Matrix { data: &self.data[i * self.row_step as usize + j * self.col_step as usize..], ..*self }
     }
+
+    /// Rows as columns.
+    pub fn t(self) -> Self {
+        Matrix { row_step: self.col_step, col_step: self.row_step, ..self }
+    }
 }
 
 /// Multiplications below which a product is not worth splitting.
@@ -65,35 +70,48 @@ pub fn matmul<T: Float>(
     out: &mut [T],
     start: Start<'_, T>,
 ) {
-    if m == 0 || n == 0 {
-        return;
-    }
-    assert!(a.holds(m, k) && b.holds(k, n) && out.len() == m * n, "matrices lie inside their storages");
-    if k == 0 {
-        return match start {
-            Start::Nothing => out.fill(T::zero()),
-            Start::Row(row) => out.chunks_exact_mut(n).for_each(|out| out.copy_from_slice(row)),
-            Start::Held => {}
-        };
-    }
     let by_rows = m >= n;
     let side = m.max(n);
     if m * n * k < WHOLE || side < 32 {
-        return piece((m, k, n), a, b, Output { data: out.as_mut_ptr(), row_step: n }, start);
+        return matmul_alone((m, k, n), a, b, out, start, T::one());
     }
+    assert!(a.holds(m, k) && b.holds(k, n) && out.len() == m * n, "matrices lie inside their storages");
     let step = side.div_ceil(2).min(SIDE).next_multiple_of(16);
     if by_rows {
         out.par_chunks_mut(step * n).enumerate().for_each(|(i, rows)| {
             let out = Output { data: rows.as_mut_ptr(), row_step: n };
-            piece((rows.len() / n, k, n), a.from(i * step, 0), b, out, start);
+            piece((rows.len() / n, k, n), a.from(i * step, 0), b, out, start, T::one());
         });
     } else {
         let out = Output { data: out.as_mut_ptr(), row_step: n };
         (0..n.div_ceil(step)).into_par_iter().for_each(|j| {
             let width = step.min(n - j * step);
             let start = start.columns(j * step, width);
-            piece((m, k, width), a, b.from(0, j * step), out.columns(j * step), start);
+            piece((m, k, width), a, b.from(0, j * step), out.columns(j * step), start, T::one());
         });
+    }
+}
+
+/// `out[m, n] = start + factor a[m, k] b[k, n]`, on this thread: for callers that share out their work themselves.
+pub fn matmul_alone<T: Float>(
+    (m, k, n): (usize, usize, usize),
+    a: Matrix<T>,
+    b: Matrix<T>,
+    out: &mut [T],
+    start: Start<'_, T>,
+    factor: T,
+) {
+    if m == 0 || n == 0 {
+        return;
+    }
+    assert!(a.holds(m, k) && b.holds(k, n) && out.len() == m * n, "matrices lie inside their storages");
+    if k > 0 {
+        return piece((m, k, n), a, b, Output { data: out.as_mut_ptr(), row_step: n }, start, factor);
+    }
+    match start {
+        Start::Nothing => out.fill(T::zero()),
+        Start::Row(row) => out.chunks_exact_mut(n).for_each(|out| out.copy_from_slice(row)),
+        Start::Held => {}
     }
 }
 
@@ -127,13 +145,20 @@ impl<T: Float> Output<T> {
 }
 
 /// One product on this thread.
-fn piece<T: Float>((m, k, n): (usize, usize, usize), a: Matrix<T>, b: Matrix<T>, out: Output<T>, start: Start<'_, T>) {
+fn piece<T: Float>(
+    (m, k, n): (usize, usize, usize),
+    a: Matrix<T>,
+    b: Matrix<T>,
+    out: Output<T>,
+    start: Start<'_, T>,
+    factor: T,
+) {
     if let Start::Row(row) = start {
         out.fill(m, row);
     }
     let accumulate = !matches!(start, Start::Nothing);
     let kept = if accumulate { T::one() } else { T::zero() };
-    // SAFETY: `matmul` checked that both operands hold their elements, and gives each piece rows or columns of its own.
+    // SAFETY: the callers checked that both operands hold their elements, and give each piece rows or columns of its own.
     unsafe {
         gemm::gemm(
             m,
@@ -150,7 +175,7 @@ fn piece<T: Float>((m, k, n): (usize, usize, usize), a: Matrix<T>, b: Matrix<T>,
             b.col_step,
             b.row_step,
             kept,
-            T::one(),
+            factor,
             false,
             false,
             false,

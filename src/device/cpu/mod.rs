@@ -4,7 +4,7 @@ mod gemm;
 pub mod row;
 mod split;
 
-pub use gemm::{Matrix, Start, matmul};
+pub use gemm::{Matrix, Start, matmul, matmul_alone};
 pub use split::{blocks_into, each, rows, rows_per_piece, split, sum_rows, summed_rows};
 
 /// Runs `f` compiled for the widest SIMD this processor has. Mark `f`, and what it calls, `#[inline(always)]`:

@@ -17,7 +17,16 @@ const DIRECT_THREADS: usize = 32;
 /// and device unless `family` names it.
 pub fn product(a: &Array, b: &Array, y: &mut Array, bias: Option<&Array>, add: bool, family: Option<Family>) {
     let rows = super::rows_of(a, b);
-    let a = rows.as_ref().unwrap_or(a);
+    run(rows.as_ref().unwrap_or(a), b, y, 0, bias, add, family);
+}
+
+/// The same for two matrices, into the elements of `y` from `start` on.
+pub(in crate::ops) fn product_into(a: &Array, b: &Array, y: &mut Array, start: usize, add: bool) {
+    assert!(a.shape().last_size() > 0 || add, "nothing to write over only a part with");
+    run(a, b, y, start, None, add, None);
+}
+
+fn run(a: &Array, b: &Array, y: &mut Array, start: usize, bias: Option<&Array>, add: bool, family: Option<Family>) {
     let product = Product::new(a, b, bias, add);
     let size = product.size;
     if size.m * size.n * size.batches == 0 {
@@ -36,8 +45,8 @@ pub fn product(a: &Array, b: &Array, y: &mut Array, bias: Option<&Array>, add: b
         None => Plan::choose(&size, along_k, software(y)),
     };
     match [Some(a), Some(b), bias].into_iter().flatten().all(Array::fits) && y.fits() {
-        true => product.run(plan, y),
-        false => split::run(a, b, y, bias, add, &plan),
+        true => product.from(start).run(plan, y),
+        false => split::run(a, b, y, start, bias, add, &plan),
     }
 }
 
@@ -152,6 +161,12 @@ impl<'a> Product<'a> {
     /// The same with a result that is these elements of a larger one, its rows `row` apart.
     pub(super) fn within(self, part: Range<usize>, row: usize) -> Product<'a> {
         Product { part, result: [row, 1], ..self }
+    }
+
+    /// The same with a result that begins at this element of a larger one.
+    fn from(self, start: usize) -> Product<'a> {
+        let part = start..start + self.part.len();
+        Product { part, ..self }
     }
 
     /// The transposed result of the transposed operands: the same elements.

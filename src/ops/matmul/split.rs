@@ -5,10 +5,11 @@ use super::plan::Plan;
 use crate::device::{Array, part};
 use crate::shape::Shape;
 
-/// `y = a b`, plus `bias`, plus what `y` holds if `add`, by kernels like that of `plan`, which is for the whole.
-pub(super) fn run(a: &Array, b: &Array, y: &mut Array, bias: Option<&Array>, add: bool, plan: &Plan) {
+/// `y = a b`, plus `bias`, plus what `y` holds if `add`, into the elements from `start` on, by kernels like that of
+/// `plan`, which is for the whole.
+pub(super) fn run(a: &Array, b: &Array, y: &mut Array, start: usize, bias: Option<&Array>, add: bool, plan: &Plan) {
     let row = b.shape().last_size();
-    let piece = Piece { a: a.clone(), b: b.clone(), bias: bias.cloned(), add, start: 0, row };
+    let piece = Piece { a: a.clone(), b: b.clone(), bias: bias.cloned(), add, start, row };
     piece.run(y, plan);
 }
 
