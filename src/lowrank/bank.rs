@@ -51,10 +51,6 @@ impl Map for Bank {
         self.base.apply_transposed(x).add_adapters(x, &b, &a, self.chosen.for_batch(x), self.scale)
     }
 
-    fn rows_between(&self, _: usize, _: usize) -> Tensor {
-        panic!("a bank of adapters is for products: leave this embedding out of the layers that get one")
-    }
-
     fn boxed(&self) -> Box<dyn Map> {
         Box::new(self.clone())
     }

@@ -3,7 +3,7 @@
 use clap::{Args, Parser, Subcommand};
 use eckart::lowrank::{Lift, Projection, Transfer};
 use eckart::nn::Arch;
-use eckart::train::{Config, Method, Size, latest, previous};
+use eckart::train::{Adapter, Config, Method, Size, latest, previous};
 use eckart::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde::de::value::{Error as WordError, StrDeserializer};
@@ -162,6 +162,18 @@ pub struct Settings {
     /// adamw, sgd, adafactor, flora, apollo, apollo-mini, galore or compressed-adam
     #[arg(long, value_parser = word::<Method>)]
     optimizer: Option<Method>,
+    /// What is trained: none for the whole model, lora, lora+ or dora
+    #[arg(long, value_parser = word::<Adapter>)]
+    adapter: Option<Adapter>,
+    /// Factor on adapters, divided by their rank
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    alpha: Option<f64>,
+    /// How many times as fast as A the B of lora+ learns
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    lora_plus_ratio: Option<f64>,
+    /// Learning rate of embeddings' adapters under lora+
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    embedding_lr: Option<f64>,
     /// Rank of an optimizer's subspaces and of adapters
     #[arg(long, value_name = "R")]
     rank: Option<usize>,
@@ -229,7 +241,7 @@ impl Settings {
             )*};
         }
         set!(data, out, device, memory, steps, batch, context, arch, layers, heads, width, optimizer, lr);
-        set!(rank, resample, projection, momentum_transfer, lift);
+        set!(adapter, alpha, lora_plus_ratio, embedding_lr, rank, resample, projection, momentum_transfer, lift);
         set!(accumulate, dropout, seed, eval_every, save_every);
         config.recompute |= self.recompute;
     }

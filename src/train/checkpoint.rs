@@ -67,6 +67,7 @@ impl Checkpoint {
     pub fn model(&self, device: &Device) -> Result<Model> {
         let config = self.state.config.model(self.state.vocabulary.size());
         let mut model = Model::new(&config, Seed(self.state.config.seed), device)?;
+        self.state.config.adapt(&mut model)?;
         restore(&mut model, self.arrays(MODEL, device)?, &self.path.join(MODEL))?;
         Ok(model)
     }
@@ -78,7 +79,7 @@ impl Checkpoint {
             let problem = format!("{OPTIMIZER}: {name} is missing or of another shape");
             Error::Checkpoint { path: self.path.clone(), problem }
         };
-        let mut optimizer = self.state.config.optimizer();
+        let mut optimizer = self.state.config.optimizer()?;
         optimizer.prepare(model);
         for (name, slot) in optimizer.state_mut() {
             let found = arrays.remove(&state_name(&name)).filter(|found| found.spec() == slot.spec());

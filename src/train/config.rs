@@ -1,9 +1,10 @@
 //! Everything that a run is a function of.
 
+use super::adapter::Adapter;
 use super::method::Method;
 use super::size::Size;
 use crate::error::{Error, Result};
-use crate::lowrank::{Lift, Projection, Transfer};
+use crate::lowrank::{ALL_LINEAR, Lift, Projection, Transfer};
 use crate::nn::{Arch, ModelConfig};
 use crate::optim::Schedule;
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,18 @@ pub struct Config {
     pub recompute: bool,
     /// Optimizer.
     pub optimizer: Method,
+    /// What is trained of the model: all, or adapters beside frozen maps.
+    pub adapter: Adapter,
+    /// Factor on adapters, divided by their rank.
+    pub alpha: f64,
+    /// Divide it by the rank's root instead.
+    pub rank_stabilised: bool,
+    /// Layers that get adapters: paths, or ends of them behind a dot; `all-linear` means all but embeddings and head.
+    pub adapter_targets: Vec<String>,
+    /// How many times as fast as A the B of `lora+` learns.
+    pub lora_plus_ratio: f64,
+    /// Learning rate of embeddings' adapters under `lora+`.
+    pub embedding_lr: f64,
     /// Rank of subspaces and adapters.
     pub rank: usize,
     /// Steps from one subspace to the next; by method if none.
@@ -111,6 +124,12 @@ impl Default for Config {
             dropout: 0.0,
             recompute: false,
             optimizer: Method::Adamw,
+            adapter: Adapter::None,
+            alpha: 8.0,
+            rank_stabilised: false,
+            adapter_targets: vec![ALL_LINEAR.into()],
+            lora_plus_ratio: 16.0,
+            embedding_lr: 1e-6,
             rank: 8,
             resample: None,
             projection: None,
@@ -179,7 +198,7 @@ impl Config {
         let below = |limit: f64| move |x: f64| (0.0..limit).contains(&x);
         let open = f64::INFINITY;
         type Range<'a> = (&'a str, f64, &'a dyn Fn(f64) -> bool, &'a str);
-        let ranges: [Range<'_>; 9] = [
+        let ranges: [Range<'_>; 12] = [
             ("lr", self.lr.unwrap_or_default(), &|x| x > 0.0 && x < open, "a positive number"),
             ("lr_floor", self.lr_floor, &|x| (0.0..=1.0).contains(&x), "between 0 and 1"),
             ("weight_decay", self.weight_decay, &below(open), "a number that is not negative"),
@@ -188,6 +207,9 @@ impl Config {
             ("epsilon", self.epsilon, &|x| x > 0.0 && x < open, "a positive number"),
             ("momentum", self.momentum.unwrap_or_default(), &below(1.0), "at least 0 and below 1"),
             ("update_scale", self.update_scale.unwrap_or(1.0), &|x| x > 0.0 && x < open, "a positive number"),
+            ("alpha", self.alpha, &|x| x > 0.0 && x < open, "a positive number"),
+            ("lora_plus_ratio", self.lora_plus_ratio, &|x| x > 0.0 && x < open, "a positive number"),
+            ("embedding_lr", self.embedding_lr, &|x| x > 0.0 && x < open, "a positive number"),
             ("clip", self.clip, &below(open), "a number that is not negative"),
         ];
         if !matches!(self.lift, None | Some(Lift::Within | Lift::FreshAndUp)) {

@@ -1,10 +1,11 @@
 //! Which optimizer, and what it does unless told otherwise.
 
-use super::Config;
+use super::{Adapter, Config};
+use crate::error::Result;
 use crate::lowrank::{Lift, Projection, Subspaces, Transfer};
 use crate::lowrank::{apollo, apollo_mini, compressed_adam, flora, galore};
 use crate::ops::project::Entries;
-use crate::optim::{Accumulation, Adam, Group, Momentum, Optimizer, adafactor};
+use crate::optim::{Accumulation, Adam, Momentum, Optimizer, adafactor};
 use crate::rng::Seed;
 use serde::{Deserialize, Serialize};
 
@@ -94,9 +95,9 @@ impl Method {
 
 impl Config {
     /// The optimizer, with decay on matrices alone; the configuration must be resolved.
-    pub fn optimizer(&self) -> Optimizer {
+    pub fn optimizer(&self) -> Result<Optimizer> {
         let usual = self.optimizer.defaults();
-        let groups = Group::decay_matrices(self.weight_decay);
+        let groups = self.groups()?;
         let adam = Adam { beta1: self.beta1, beta2: self.beta2, epsilon: self.epsilon };
         let momentum = self.momentum.unwrap_or(usual.momentum);
         let scale = self.update_scale.unwrap_or(usual.scale);
@@ -112,7 +113,7 @@ impl Config {
             Method::Galore => Optimizer::new(galore(subspaces, adam, scale), groups),
             Method::CompressedAdam => Optimizer::new(compressed_adam(subspaces, adam), groups),
         };
-        optimizer.seeded(Seed(self.seed).named("optimizer")).accumulating(self.accumulation())
+        Ok(optimizer.seeded(Seed(self.seed).named("optimizer")).accumulating(self.accumulation()))
     }
 
     /// The same with nothing said about the method, its rank apart.
@@ -120,6 +121,7 @@ impl Config {
         let usual = Config::default();
         Config {
             optimizer: usual.optimizer,
+            adapter: Adapter::None,
             resample: None,
             projection: None,
             momentum_transfer: None,

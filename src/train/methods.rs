@@ -1,6 +1,6 @@
 //! Every method on the same model: what each would take.
 
-use super::{Config, Method, Plan};
+use super::{Adapter, Config, Method, Plan};
 use crate::error::Result;
 use crate::nn::ModelConfig;
 use serde::Serialize;
@@ -26,7 +26,7 @@ pub struct Variant {
 }
 
 /// Every way to train, the dense ones first.
-pub const VARIANTS: [Variant; 9] = [
+pub const VARIANTS: [Variant; 12] = [
     dense("adamw", |config| config.optimizer = Method::Adamw),
     dense("sgd", |config| config.optimizer = Method::Sgd),
     dense("adafactor", |config| config.optimizer = Method::Adafactor),
@@ -39,6 +39,9 @@ pub const VARIANTS: [Variant; 9] = [
     low_rank("apollo", |config| config.optimizer = Method::Apollo),
     dense("apollo-mini", |config| config.optimizer = Method::ApolloMini),
     low_rank("compressed-adam", |config| config.optimizer = Method::CompressedAdam),
+    low_rank("lora", |config| config.adapter = Adapter::Lora),
+    low_rank("lora+", |config| config.adapter = Adapter::LoraPlus),
+    low_rank("dora", |config| config.adapter = Adapter::Dora),
 ];
 
 const fn dense(name: &'static str, set: fn(&mut Config)) -> Variant {

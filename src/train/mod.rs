@@ -3,6 +3,7 @@
 //! A run is a function of its configuration and its text. Everything random is a function of seed, step and
 //! micro-batch, so a run resumed at any checkpoint goes on as if it had never stopped, bit for bit.
 
+mod adapter;
 mod begin;
 mod checkpoint;
 mod config;
@@ -20,6 +21,7 @@ mod size;
 mod state;
 mod trainer;
 
+pub use adapter::Adapter;
 pub use checkpoint::{Checkpoint, Newest, Store};
 pub use config::Config;
 pub use method::{Defaults, Method};

@@ -51,8 +51,9 @@ impl<'a> Trainer<'a> {
         corpus: &'a Corpus,
         device: &Device,
     ) -> Result<Trainer<'a>> {
-        let model = Model::new(sizes, Seed(config.seed).named("model"), device)?;
-        let mut optimizer = config.optimizer();
+        let mut model = Model::new(sizes, Seed(config.seed).named("model"), device)?;
+        config.adapt(&mut model)?;
+        let mut optimizer = config.optimizer()?;
         optimizer.check(&model)?;
         optimizer.prepare(&model);
         let (held, progress) = (optimizer.gradients(&model, 0), Progress::default());
