@@ -1,9 +1,11 @@
-//! Twenty steps of every optimizer in double precision, against NumPy's from the published rules
+//! Twenty steps of every optimizer and of every kind of adapter in double precision, against NumPy's from the published rules
 //! (`tests/fixtures/low_rank.py`).
 
+use eckart::lowrank::{AdapterConfig, Bank, Hadamard, LoraPlus, adapt, select};
 use eckart::lowrank::{Lift, Projection, Subspaces, Transfer, apollo, apollo_mini, compressed_adam, flora, galore};
+use eckart::module::Path;
 use eckart::optim::{Adam, Gradients, Group, Momentum, Optimizer, Transform, adafactor};
-use eckart::{Device, Module, Parameter, Seed, Tensor, module};
+use eckart::{Device, LinearMap, Module, Parameter, Seed, Tensor, module};
 use std::collections::BTreeMap;
 
 const STEPS: u64 = 20;
@@ -104,4 +106,79 @@ fn adam_in_subspaces() {
 fn gaussian_projections() {
     agrees("flora-gaussian", flora(with(Projection::Gaussian, Transfer::Scaled), 0.9, Lift::FreshAndUp, false), 2e-6);
     agrees("apollo-gaussian", apollo(with(Projection::Gaussian, Transfer::Keep), adam(), 1.0), 2e-6);
+}
+
+/// One map [6, 10], frozen but for what is put beside it.
+#[derive(Clone)]
+struct Adapted {
+    map: LinearMap,
+}
+module!(Adapted: map);
+
+fn sine(shape: &[usize], pitch: f64, phase: f64, size: f64) -> Tensor {
+    wave(shape, |i| size * (pitch * i + phase).sin())
+}
+
+fn base() -> Adapted {
+    let mut model = Adapted { map: LinearMap::dense(sine(&[6, 10], 0.9, 4.0, 0.5)) };
+    model.visit_mut(&Path::root(), &mut |_, parameter| parameter.freeze());
+    model
+}
+
+/// One adapter of rank 3 with s = 2, at what the script begins with.
+fn adapted(dora: bool) -> Adapted {
+    let mut model = base();
+    adapt(&mut model, &AdapterConfig { rank: 3, alpha: 6.0, dora, ..Default::default() }, Seed(0)).unwrap();
+    model.visit_mut(&Path::root(), &mut |path, parameter| match &*path.to_string() {
+        "map.lora_A" => parameter.set(sine(&[6, 3], 1.1, 1.0, 0.3)),
+        "map.lora_B" => parameter.set(sine(&[3, 10], 0.8, 2.0, 0.3)),
+        "map.lora_magnitude_vector" => parameter.set(sine(&[10], 1.0, 0.0, 0.1) + 1.0),
+        _ => {}
+    });
+    model
+}
+
+fn per_example(make: impl Fn(LinearMap) -> LinearMap) -> Adapted {
+    let mut model = Adapted { map: make(base().map) };
+    select(&mut model, &[2, 0, 2]).unwrap();
+    model
+}
+
+fn adapter_agrees(method: &str, mut model: Adapted, groups: Vec<Group>) {
+    let mut optimizer = Optimizer::new(adam(), groups);
+    for step in 0..STEPS {
+        let x = sine(&[3, 4, 6], 0.5, 1.1 * step as f64, 1.0);
+        let d = sine(&[3, 4, 10], 0.3, 0.9 * step as f64, 1.0);
+        let y = model.map.apply(&x, None);
+        let mut gradients = Gradients::new();
+        gradients.add((&y * d + &y * &y * 0.05).sum_all());
+        drop(y);
+        optimizer.step(&mut model, gradients, step, 0.05, None);
+    }
+    let all = expected();
+    let found: BTreeMap<String, Parameter> = model.parameters().into_iter().collect();
+    assert_eq!(all[method].len(), found.len() - 1, "all but the base");
+    for (name, values) in &all[method] {
+        let numbers: Vec<f64> = found[&format!("map.{name}")].tensor().to_vec().unwrap();
+        let worst = values.iter().zip(&numbers).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(worst <= 1e-11, "{method}: {name} is {worst:e} away");
+    }
+}
+
+#[test]
+fn adapters() {
+    adapter_agrees("lora", adapted(false), Group::decay_matrices(0.1));
+    let plus = LoraPlus { rate: 0.05, ratio: 4.0, embedding_rate: 1e-6, decay: 0.1 };
+    adapter_agrees("lora+", adapted(false), plus.groups().unwrap());
+    adapter_agrees("dora", adapted(true), Group::decay_matrices(0.1));
+}
+
+#[test]
+fn adapters_per_example() {
+    let [a, b] = [sine(&[3, 6, 3], 1.1, 1.0, 0.3), sine(&[3, 3, 10], 0.8, 2.0, 0.3)];
+    let bank = per_example(|base| LinearMap::new(Bank::new(base, a.clone(), b.clone(), 2.0)));
+    adapter_agrees("bank", bank, Group::decay_matrices(0.1));
+    let [b, a] = [sine(&[3, 3, 6], 1.1, 1.0, 0.3), sine(&[3, 3, 10], 0.8, 2.0, 0.3)];
+    let scales = per_example(|base| LinearMap::new(Hadamard::new(base, b.clone(), a.clone(), 2.0)));
+    adapter_agrees("hadamard", scales, Group::decay_matrices(0.1));
 }
