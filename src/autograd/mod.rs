@@ -19,10 +19,12 @@ pub use record::LeafId;
 pub use reverse::{backward, grad, vjp};
 
 pub(crate) use lift::Lifted;
-pub(crate) use record::{Trace, apply, apply_onto};
+pub(crate) use record::{Trace, apply, apply_onto, record};
 
 use crate::device::{Array, Spec};
+use crate::ops::Op;
 use crate::tensor::Tensor;
+use std::sync::Arc;
 
 /// How an op's result changes with its operands.
 pub enum Derivative<'a> {
@@ -130,10 +132,10 @@ pub trait Rule {
     fn saves(&self, needs: &[bool]) -> Saves;
     /// Cotangents of the operands that need one.
     fn vjp(&self, saved: &Saved, c: &Tensor, needs: &[bool]) -> Vec<Option<Tensor>>;
-    /// The cotangent of operand `i` added to `sum`, for rules that can do it in the storage of `sum`; `sum` itself comes
-    /// back from others.
-    fn vjp_onto(&self, _i: usize, _saved: &Saved, _c: &Tensor, sum: Tensor) -> Result<Tensor, Tensor> {
-        Err(sum)
+    /// The cotangent of operand `i` as an op that can add and what it is applied to, where it is one: cotangents that an
+    /// operand has from elsewhere then take no further storage.
+    fn vjp_op(&self, _i: usize, _saved: &Saved, _c: &Tensor) -> Option<(Arc<dyn Op>, Vec<Tensor>)> {
+        None
     }
     /// Tangent of the result.
     fn jvp(&self, ins: &[Tensor], y: &Tensor, tangents: &[Option<Tensor>]) -> Option<Tensor>;

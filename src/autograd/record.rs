@@ -255,7 +255,8 @@ fn push(
     }
 }
 
-pub(super) fn record(
+/// `y` with a trace: it came of `op` on `ins`, which had the traces `parents`, perhaps added to what had the trace `base`.
+pub(crate) fn record(
     op: Arc<dyn Op>,
     ins: &[&Tensor],
     parents: Vec<Option<Arc<Trace>>>,

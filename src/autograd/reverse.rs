@@ -1,6 +1,6 @@
 //! Reverse mode: walks the traces, newest first, and frees them as it goes.
 
-use super::record::{LeafId, Node, Trace};
+use super::record::{LeafId, Node, Trace, apply_onto};
 use super::{Derivative, Factors, Gradient, Saved, fused};
 use crate::tensor::Tensor;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -153,13 +153,11 @@ fn add_on(node: &Node, c: &Tensor, needs: &mut [bool], pending: &mut HashMap<u64
     for (i, needed) in needs.iter_mut().enumerate().filter(|(_, needed)| **needed) {
         let parent = node.parents[i].as_ref().and_then(|parent| pending.get_mut(&parent.id));
         let Some(Pending { gradient: Gradient { dense, .. }, .. }) = parent else { continue };
-        *dense = dense.take().map(|sum| match rule.vjp_onto(i, &node.saved, c, sum) {
-            Ok(sum) => {
-                *needed = false;
-                sum
-            }
-            Err(sum) => sum,
-        });
+        if let Some((op, ins)) = dense.as_ref().and_then(|_| rule.vjp_op(i, &node.saved, c)) {
+            let ins: Vec<&Tensor> = ins.iter().collect();
+            *dense = dense.take().map(|sum| apply_onto(op, &ins, sum));
+            *needed = false;
+        }
     }
 }
 

@@ -155,13 +155,13 @@ impl Array {
         Ok(Array::all_to_host(&[self])?.remove(0))
     }
 
-    /// The same of several arrays on one device, with one wait for many.
+    /// The same of several arrays, with one wait for many. Those of a GPU have to be of one.
     #[track_caller]
     pub fn all_to_host(arrays: &[&Array]) -> Result<Vec<Array>> {
-        let Some(device) = arrays.first().map(|x| x.device()) else { return Ok(Vec::new()) };
-        assert!(arrays.iter().all(|x| x.device().is(device)), "arrays on several devices read together");
         #[cfg(feature = "gpu")]
-        if let Some(gpu) = device.gpu() {
+        if let Some(gpu) = arrays.iter().find_map(|x| x.device().gpu()) {
+            let device = arrays[0].device();
+            assert!(arrays.iter().all(|x| x.device().is(device)), "arrays on several devices read together");
             return gpu.read(arrays);
         }
         Ok(arrays.iter().map(|x| x.to_contiguous()).collect())

@@ -1,8 +1,9 @@
 //! Flags, and how they override a configuration file.
 
 use clap::{Args, Parser, Subcommand};
+use eckart::lowrank::{Lift, Projection, Transfer};
 use eckart::nn::Arch;
-use eckart::train::{Config, Method, Size, latest, previous};
+use eckart::train::{Adapter, Config, Method, Size, latest, previous};
 use eckart::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde::de::value::{Error as WordError, StrDeserializer};
@@ -22,6 +23,8 @@ pub enum Command {
     Train(Train),
     /// Say how much memory a run will need, without allocating it
     Plan(Plan),
+    /// Write the curve of memory over rank, for every method
+    Memory(Memory),
     /// Write text with a trained model
     Generate(Generate),
     /// Compare every op on a device with double precision on the host
@@ -49,9 +52,33 @@ pub struct Train {
 pub struct Plan {
     #[command(flatten)]
     pub settings: Settings,
+    #[command(flatten)]
+    pub every: Every,
+    /// Plan every method, those of low rank at each of the ranks
+    #[arg(long)]
+    pub all_methods: bool,
     /// Print the plan as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Which methods to plan, and for what.
+#[derive(Args)]
+pub struct Every {
+    /// Ranks to plan methods of low rank at
+    #[arg(long, value_name = "R,...", value_delimiter = ',', default_values_t = [1, 8, 64])]
+    pub ranks: Vec<usize>,
+    /// Sizes of the model from a Hugging Face config.json, instead of from flags
+    #[arg(long, value_name = "CONFIG.json")]
+    pub model: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct Memory {
+    #[command(flatten)]
+    pub settings: Settings,
+    #[command(flatten)]
+    pub every: Every,
 }
 
 #[derive(Args)]
@@ -132,9 +159,36 @@ pub struct Settings {
     /// Size of the residual stream
     #[arg(long, value_name = "N")]
     width: Option<usize>,
-    /// adamw or sgd
+    /// adamw, sgd, adafactor, flora, apollo, apollo-mini, galore or compressed-adam
     #[arg(long, value_parser = word::<Method>)]
     optimizer: Option<Method>,
+    /// What is trained: none for the whole model, lora, lora+ or dora
+    #[arg(long, value_parser = word::<Adapter>)]
+    adapter: Option<Adapter>,
+    /// Factor on adapters, divided by their rank
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    alpha: Option<f64>,
+    /// How many times as fast as A the B of lora+ learns
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    lora_plus_ratio: Option<f64>,
+    /// Learning rate of embeddings' adapters under lora+
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    embedding_lr: Option<f64>,
+    /// Rank of an optimizer's subspaces and of adapters
+    #[arg(long, value_name = "R")]
+    rank: Option<usize>,
+    /// Steps from one subspace to the next
+    #[arg(long, value_name = "K")]
+    resample: Option<u64>,
+    /// How subspaces are chosen: rademacher, gaussian, orthonormal or svd
+    #[arg(long, value_parser = word::<Projection>)]
+    projection: Option<Projection>,
+    /// What becomes of compressed state when the subspace changes: transfer, scaled, reset or keep
+    #[arg(long, value_parser = word::<Transfer>)]
+    momentum_transfer: Option<Transfer>,
+    /// How flora makes its update: within or fresh-and-up
+    #[arg(long, value_parser = word::<Lift>)]
+    lift: Option<Lift>,
     /// Highest learning rate
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     lr: Option<f64>,
@@ -187,6 +241,7 @@ impl Settings {
             )*};
         }
         set!(data, out, device, memory, steps, batch, context, arch, layers, heads, width, optimizer, lr);
+        set!(adapter, alpha, lora_plus_ratio, embedding_lr, rank, resample, projection, momentum_transfer, lift);
         set!(accumulate, dropout, seed, eval_every, save_every);
         config.recompute |= self.recompute;
     }

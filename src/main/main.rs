@@ -1,4 +1,4 @@
-//! The command line: `train`, `plan`, `generate`, `check`, `devices`.
+//! The command line: `train`, `plan`, `memory`, `generate`, `check`, `devices`.
 //!
 //! What goes wrong is one line on stderr. Exit codes: 0 done, 1 run failed, 2 bad usage or input, 3 memory or device
 //! lost, 130 interrupted with a checkpoint written.
@@ -7,6 +7,7 @@ mod args;
 mod check;
 mod devices;
 mod generate;
+mod memory;
 mod plan;
 mod plot;
 mod progress;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Train(args) => train::run(&args),
         Command::Plan(args) => plan::run(&args),
+        Command::Memory(args) => memory::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Devices(args) => devices::run(&args),

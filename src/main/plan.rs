@@ -1,21 +1,57 @@
 //! `plan`: a run's memory before the run.
 
 use crate::{args, table};
-use eckart::train::{Config, Plan, Size, corpus, what_fits};
-use eckart::{Result, data::Corpus};
+use eckart::nn::ModelConfig;
+use eckart::train::{Config, Plan, Planned, Size, corpus, plan_all, what_fits};
+use eckart::{Error, Result, data::Corpus};
 use serde_json::json;
 use std::process::ExitCode;
 
 pub fn run(args: &args::Plan) -> Result<ExitCode> {
+    if args.all_methods {
+        let all = every(&args.settings, &args.every)?;
+        let limit = args.settings.config(false)?.memory;
+        match args.json {
+            true => println!("{}", serde_json::to_string_pretty(&all).expect("plans are plain data")),
+            false => println!("{}", table::methods(&all, limit)),
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let config = args.settings.config(false)?.resolved()?;
+    if let Some(model) = model(&args.every)? {
+        return show(args, &config, &Plan::of_model(&config, &model)?, None);
+    }
     let (corpus, _) = corpus(&config)?;
     let plan = Plan::new(&config, &corpus)?;
     let verdict = config.memory.map(|limit| verdict(&config, &corpus, &plan, limit)).transpose()?;
+    show(args, &config, &plan, verdict)
+}
+
+fn show(args: &args::Plan, config: &Config, plan: &Plan, verdict: Option<Option<String>>) -> Result<ExitCode> {
     match args.json {
-        true => println!("{}", as_json(&config, &plan, &verdict)),
-        false => print(&plan, &config, &verdict),
+        true => println!("{}", as_json(config, plan, &verdict)),
+        false => print(plan, config, &verdict),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Plans of every method.
+pub fn every(settings: &args::Settings, every: &args::Every) -> Result<Vec<Planned>> {
+    let config = settings.config(false)?;
+    let sizes = match model(every)? {
+        Some(sizes) => sizes,
+        None => config.model(corpus(&config)?.0.vocabulary.size()),
+    };
+    plan_all(&config, &sizes, &every.ranks)
+}
+
+fn model(every: &args::Every) -> Result<Option<ModelConfig>> {
+    let read = |path: &std::path::PathBuf| {
+        let text = std::fs::read_to_string(path).map_err(Error::file(path))?;
+        ModelConfig::from_hugging_face(&text)
+            .map_err(|error| Error::Data { path: path.clone(), problem: error.to_string() })
+    };
+    every.model.as_ref().map(read).transpose()
 }
 
 /// Nothing if it fits, else what would.

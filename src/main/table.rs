@@ -1,7 +1,7 @@
 //! Tables on the terminal.
 
 use eckart::device::gpu::Counters;
-use eckart::train::{MemoryUse, Row, Size};
+use eckart::train::{MemoryUse, Planned, Row, Size};
 
 /// Bytes by tag, a column for each name.
 pub fn memory(columns: &[(&str, MemoryUse)]) -> String {
@@ -11,6 +11,26 @@ pub fn memory(columns: &[(&str, MemoryUse)]) -> String {
         let cells: String =
             columns.iter().map(|(_, bytes)| format!("{:>14}", Size(bytes.rows()[i].1).to_string())).collect();
         lines.push(format!("{tag:12}{cells}"));
+    }
+    lines.join("\n")
+}
+
+/// Plans of methods, one a line; with a limit, whether each fits.
+pub fn methods(all: &[Planned], limit: Option<Size>) -> String {
+    let names: String = MemoryUse::default().rows().iter().map(|(name, _)| format!("{name:>13}")).collect();
+    let mut lines = vec![format!("{:22}{:>5}{names}{}", "method", "rank", limit.map_or("", |_| "  fits"))];
+    for planned in all {
+        let rank = planned.rank.map_or_else(|| "-".into(), |rank| rank.to_string());
+        let rest = match &planned.plan {
+            Ok(plan) => {
+                let rows = plan.peak_bytes.rows();
+                let cells: String = rows.iter().map(|(_, bytes)| format!("{:>13}", Size(*bytes).to_string())).collect();
+                let fits = |limit: Size| if plan.reserved_bytes <= limit.0 { "   yes" } else { "    no" };
+                cells + limit.map_or("", fits)
+            }
+            Err(problem) => format!("  {problem}"),
+        };
+        lines.push(format!("{:22}{rank:>5}{rest}", planned.method));
     }
     lines.join("\n")
 }

@@ -19,10 +19,14 @@ pub trait Map: Module + Any + Debug + Send + Sync {
     fn apply_transposed(&self, x: &Tensor) -> Tensor;
 
     /// Rows `ids` of W: [..] indices below `in` to [.., out].
-    fn rows(&self, ids: &Tensor) -> Tensor;
+    fn rows(&self, _ids: &Tensor) -> Tensor {
+        panic!("this kind of map is for products: leave embeddings out of the layers that get one")
+    }
 
     /// Rows `start` to `start + count` of W, [count, out].
-    fn rows_between(&self, start: usize, count: usize) -> Tensor;
+    fn rows_between(&self, _start: usize, _count: usize) -> Tensor {
+        panic!("this kind of map is for products: leave embeddings out of the layers that get one")
+    }
 
     /// The same parameters in a map of its own.
     fn boxed(&self) -> Box<dyn Map>;

@@ -13,7 +13,7 @@ pub enum Arch {
     Llama,
 }
 
-/// Sizes of a model. The output head is tied to the embedding.
+/// Sizes of a model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
@@ -39,6 +39,13 @@ pub struct ModelConfig {
     pub rope_theta: f64,
     /// Added to the variance in norms.
     pub norm_epsilon: f64,
+    /// Whether the output head is the embedding's transpose; GPT-2's always is.
+    #[serde(default = "yes")]
+    pub tied: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl ModelConfig {
@@ -63,6 +70,7 @@ impl ModelConfig {
             dropout: 0.0,
             rope_theta: 10_000.0,
             norm_epsilon: 1e-5,
+            tied: true,
         }
     }
 
@@ -93,6 +101,9 @@ impl ModelConfig {
         }
         if !self.heads.is_multiple_of(self.kv_heads) || (self.arch == Arch::Gpt2 && self.heads != self.kv_heads) {
             return Err(Error::Config(format!("kv_heads {} do not share out heads {}", self.kv_heads, self.heads)));
+        }
+        if self.arch == Arch::Gpt2 && !self.tied {
+            return Err(Error::Config("tied is false: GPT-2's output head is its embedding".into()));
         }
         if self.arch == Arch::Llama && !self.head_size().is_multiple_of(2) {
             return Err(Error::Config(format!(

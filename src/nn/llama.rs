@@ -18,10 +18,12 @@ const DEVIATION: f64 = 0.02;
 #[derive(Clone, Debug)]
 pub struct Llama {
     model: Body,
+    /// Output head [vocabulary, width]; the embedding's transpose if none.
+    lm_head: Option<LinearMap>,
     rotary: Tensor,
     dropout: f64,
 }
-module!(Llama: model);
+module!(Llama: model, lm_head);
 
 #[derive(Clone, Debug)]
 struct Body {
@@ -73,7 +75,9 @@ impl Llama {
             layers: (0..config.layers).map(layer).collect(),
             norm: RmsNorm::new(config.width, config.norm_epsilon, device),
         };
-        Llama { model, rotary, dropout: config.dropout }
+        let head = || normal(&[config.vocabulary, config.width], DEVIATION, seed.named("lm_head"), device);
+        let lm_head = (!config.tied).then(|| LinearMap::transposed(head()));
+        Llama { model, lm_head, rotary, dropout: config.dropout }
     }
 
     /// Positions for weights of another type.
@@ -106,10 +110,13 @@ impl Llama {
         self.model.norm.apply(&x)
     }
 
-    /// Logits of hidden states, by the embedding's transpose.
+    /// Logits of hidden states, by the head or else the embedding's transpose.
     #[track_caller]
     pub fn head(&self, hidden: &Tensor) -> Tensor {
-        self.model.embed_tokens.apply_transposed(hidden)
+        match &self.lm_head {
+            Some(head) => head.apply(hidden, None),
+            None => self.model.embed_tokens.apply_transposed(hidden),
+        }
     }
 }
 

@@ -4,6 +4,7 @@ mod cache;
 mod config;
 mod generate;
 mod gpt2;
+mod hugging_face;
 mod layers;
 mod llama;
 

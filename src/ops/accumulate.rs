@@ -1,16 +1,24 @@
 //! Sums of cotangents, in place where nothing else refers to the storage.
 
+use super::binary::Add;
 use super::elementwise;
 use super::walk::{CHUNK, Reader};
+use crate::autograd::record;
 use crate::device::{Array, cpu};
 use crate::float;
 use crate::scalar::Float;
 use crate::tensor::Tensor;
+use std::sync::Arc;
 
 /// `a + b`, component by component where both move along the same directions.
 pub(crate) fn sum(a: Tensor, b: Tensor) -> Tensor {
-    if a.is_traced() || b.is_traced() || a.shape() != b.shape() {
+    if a.shape() != b.shape() {
         return &a + &b;
+    }
+    if a.is_traced() || b.is_traced() {
+        let (a, b) = if a.value.owned() { (a, b) } else { (b, a) };
+        let moves = a.lifted.is_some() || b.lifted.is_some();
+        return if moves || !a.value.owned() { &a + &b } else { traced_sum(a, b) };
     }
     match (a.level(), b.level()) {
         (None, None) => Tensor::from_array(sum_arrays(a.value, b.value)),
@@ -27,6 +35,13 @@ pub(crate) fn sum(a: Tensor, b: Tensor) -> Tensor {
             sum(a0, b0).lift(level, tangents)
         }
     }
+}
+
+/// In the storage of `a`, and recorded as the sum that it is.
+fn traced_sum(mut a: Tensor, b: Tensor) -> Tensor {
+    let parents = vec![a.trace.take(), b.trace.clone()];
+    add_assign(&mut a.value, &b.value);
+    record(Arc::new(Add), &[&b, &b], parents, None, a, Some(Vec::new()))
 }
 
 fn sum_arrays(mut a: Array, mut b: Array) -> Array {

@@ -118,9 +118,9 @@ impl Rule for Linear {
         [dx, dw].into_iter().chain(needs.get(2).map(|&needed| needed.then(db))).collect()
     }
 
-    fn vjp_onto(&self, i: usize, saved: &Saved, c: &Tensor, sum: Tensor) -> Result<Tensor, Tensor> {
-        let back = Linear { transposed: !self.transposed };
-        if i == 0 { Ok(apply_onto(Arc::new(back), &[c, saved.input(1)], sum)) } else { Err(sum) }
+    fn vjp_op(&self, i: usize, saved: &Saved, c: &Tensor) -> Option<(Arc<dyn Op>, Vec<Tensor>)> {
+        let back = || Arc::new(Linear { transposed: !self.transposed });
+        (i == 0).then(|| (back() as Arc<dyn Op>, vec![c.clone(), saved.input(1).clone()]))
     }
 
     fn jvp(&self, ins: &[Tensor], y: &Tensor, tangents: &[Option<Tensor>]) -> Option<Tensor> {

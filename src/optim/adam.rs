@@ -4,6 +4,7 @@ use super::{At, Now, Slot, Transform, Turn};
 use crate::device::{Array, Spec, cpu};
 use crate::float;
 use crate::scalar::Float;
+use crate::tensor::Tensor;
 
 /// Adam (Kingma & Ba 2015): m̂ / (√v̂ + ε) with both means corrected for their start at zero. With decoupled weight
 /// decay, which the optimizer's groups say, it is AdamW. State: 2 floats a parameter.
@@ -44,6 +45,23 @@ impl Transform for Adam {
 
     fn decays(&self) -> Option<[f64; 2]> {
         Some([self.beta1, self.beta2])
+    }
+
+    /// LDAdam's rule (Robert et al. 2024): the mean is moved as a vector, the variance around it with the squares of Q.
+    fn change_basis(&self, at: &At<'_>, state: &mut [Array], q: &Tensor) {
+        let before = at.time() - 1.0;
+        let weight = |beta: f64| (&before * beta.ln().max(-80.0)).exp() * -1.0 + 1.0;
+        let [m, v] = [&state[0], &state[1]].map(|slot| Tensor::from_array(slot.clone()));
+        let mean = &m / weight(self.beta1);
+        let total = weight(self.beta2);
+        let variance = &v / &total - &mean * &mean;
+        let moved = q.matmul(&mean);
+        let square = ((q * q).matmul(&variance) + &moved * &moved).abs() * total;
+        let first = q.matmul(&m);
+        // A GPU writes slots in place.
+        drop((m, v));
+        at.store(&mut state[0], first);
+        at.store(&mut state[1], square);
     }
 
     fn step(&self, now: &Now<'_>, turns: &mut [Turn<'_>]) {

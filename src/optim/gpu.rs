@@ -86,13 +86,13 @@ impl Numbers {
     /// Records the norm of `gradients` and all that follows from it. `decays` are those of Adam's two means.
     pub(super) fn judge(&mut self, gradients: &Gradients, decays: [f64; 2], loss: Option<&Array>) {
         let device = self.found.device().clone();
-        let gradients: Vec<&Array> = gradients.arrays().collect();
+        let gradients = gradients.lengths();
         let parts = |gradient: &Array| gradient.count().div_ceil(PART);
-        let all = gradients.iter().map(|gradient| parts(gradient)).sum();
+        let all = gradients.iter().map(parts).sum();
         let mut partials = device.scratch(Spec::new(DType::F32, [usize::max(all, 1)]));
         let mut start = 0;
         let bound: Vec<_> =
-            gradients.iter().flat_map(|gradient| gradient.parts(PART).map(move |part| (*gradient, part))).collect();
+            gradients.iter().flat_map(|gradient| gradient.parts(PART).map(move |part| (gradient, part))).collect();
         for bound in bound.chunks((device.bindings() - 1).min(MOST_NORMED)) {
             let mut groups = 0;
             let mut kernel = squares(bound.len()).write(&mut partials).word(start);

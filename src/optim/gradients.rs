@@ -1,10 +1,13 @@
 //! Gradients held until the step: added up over an accumulation window, with their common norm.
 
+use super::sketch::{Sketch, sketch_shape};
 use crate::autograd::{Gradient, LeafId, backward};
 use crate::device::cpu::row;
-use crate::device::{Array, Device, Tag, cpu, tagged};
+use crate::device::{Array, Device, Spec, Tag, cpu, tagged};
 use crate::float;
+use crate::ops::project::Random;
 use crate::scalar::Float;
+use crate::shape::Shape;
 use crate::tensor::Tensor;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,31 +16,52 @@ use std::ops::Range;
 pub enum Held {
     /// As it is.
     Dense(Array),
+    /// Compressed by a random projection.
+    Sketch(Sketch),
 }
 
 impl Held {
-    /// Multiplied out.
+    /// Multiplied out, or lifted.
     pub fn dense(self) -> Array {
         match self {
             Held::Dense(gradient) => gradient,
+            Held::Sketch(sketch) => sketch.lifted(),
         }
     }
 
     fn array(&self) -> &Array {
         match self {
             Held::Dense(array) => array,
+            Held::Sketch(sketch) => &sketch.array,
+        }
+    }
+
+    fn into_array(self) -> Array {
+        match self {
+            Held::Dense(array) => array,
+            Held::Sketch(sketch) => sketch.array,
         }
     }
 }
 
 /// One gradient for each leaf, counted under gradients.
 #[derive(Default)]
-pub struct Gradients(BTreeMap<LeafId, Held>);
+pub struct Gradients {
+    held: BTreeMap<LeafId, Held>,
+    /// Leaves whose gradients are compressed as soon as they come.
+    compressed: BTreeMap<LeafId, (Random, Shape)>,
+}
 
 impl Gradients {
     /// None yet.
     pub fn new() -> Gradients {
         Gradients::default()
+    }
+
+    /// None yet; those of some leaves, matrices of the given shapes, will be added up as sketches: the smaller side
+    /// brought down by a random projection, from the factors of a linear map's gradient without multiplying them out.
+    pub fn compressed(leaves: BTreeMap<LeafId, (Random, Shape)>) -> Gradients {
+        Gradients { held: BTreeMap::new(), compressed: leaves }
     }
 
     /// Walks back from `loss` and adds each leaf's gradient to what is held.
@@ -47,25 +71,48 @@ impl Gradients {
     }
 
     fn add_one(&mut self, leaf: LeafId, gradient: Gradient) {
-        let sum = tagged(Tag::Gradients, || match self.0.remove(&leaf) {
-            Some(Held::Dense(held)) => Some(gradient.add_to(Tensor::from_array(held))),
-            None => gradient.densify(),
+        let held = self.held.remove(&leaf).map(|held| Tensor::from_array(held.into_array()));
+        let sum = tagged(Tag::Gradients, || match (self.compressed.get(&leaf), held) {
+            (Some((random, _)), Some(sum)) => Some(gradient.sketch_onto(*random, sum)),
+            (Some((random, _)), None) => gradient.sketch(*random),
+            (None, Some(sum)) => Some(gradient.add_to(sum)),
+            (None, None) => gradient.densify(),
         });
         if let Some(sum) = sum {
             self.insert(leaf, sum.into_array());
         }
     }
 
-    /// Gradient of a leaf.
+    /// What is held of a leaf: its gradient, or the sketch of it.
     pub fn get(&self, leaf: LeafId) -> Option<&Array> {
-        self.0.get(&leaf).map(Held::array)
+        self.held.get(&leaf).map(Held::array)
     }
 
-    /// Puts a gradient back, as when a run resumes inside an accumulation window.
+    /// A leaf's gradient in its own shape: as it is, or lifted from its sketch.
+    pub fn lifted(&self, leaf: LeafId) -> Option<Array> {
+        match self.held.get(&leaf)? {
+            Held::Dense(gradient) => Some(gradient.clone()),
+            Held::Sketch(sketch) => Some(sketch.lifted()),
+        }
+    }
+
+    /// Type and shape of what is held of a leaf like this.
+    pub fn spec(&self, leaf: LeafId, parameter: &Spec) -> Spec {
+        match self.compressed.get(&leaf) {
+            Some((random, shape)) => Spec::new(parameter.dtype, sketch_shape(random, shape)),
+            None => *parameter,
+        }
+    }
+
+    /// Puts a gradient, or its sketch, back, as when a run resumes inside an accumulation window.
     pub fn insert(&mut self, leaf: LeafId, gradient: Array) {
         let gradient = owned(gradient);
         gradient.retag(Tag::Gradients);
-        self.0.insert(leaf, Held::Dense(gradient));
+        let held = match self.compressed.get(&leaf) {
+            Some(&(random, shape)) => Held::Sketch(Sketch { array: gradient, random, shape }),
+            None => Held::Dense(gradient),
+        };
+        self.held.insert(leaf, held);
     }
 
     /// Euclidean norm of all gradients together, summed in double precision in a fixed order; NaN if any is not a
@@ -75,7 +122,8 @@ impl Gradients {
             return f64::NAN;
         }
         // Where a device fails there are no numbers.
-        let Ok(held) = Array::all_to_host(&self.arrays().collect::<Vec<_>>()) else { return f64::NAN };
+        let lengths = self.lengths();
+        let Ok(held) = Array::all_to_host(&lengths.iter().collect::<Vec<_>>()) else { return f64::NAN };
         const PIECE: usize = 32 * 1024;
         let pieces =
             |g| (0..Array::count(g)).step_by(PIECE).map(move |first| (g, first..(first + PIECE).min(g.count())));
@@ -98,13 +146,22 @@ impl Gradients {
         self.arrays().next().map(|g| g.device().clone())
     }
 
-    /// All of them, in the order of their leaves.
-    pub(super) fn arrays(&self) -> impl Iterator<Item = &Array> {
-        self.0.values().map(Held::array)
+    fn arrays(&self) -> impl Iterator<Item = &Array> {
+        self.held.values().map(Held::array)
+    }
+
+    /// Arrays whose squares add up to that of the norm, in the order of their leaves: gradients themselves, and of each
+    /// sketch the length of what it is lifted to.
+    pub(super) fn lengths(&self) -> Vec<Array> {
+        let length = |held: &Held| match held {
+            Held::Dense(gradient) => gradient.clone(),
+            Held::Sketch(sketch) => sketch.length().into_array(),
+        };
+        self.held.values().map(length).collect()
     }
 
     pub(super) fn into_map(self) -> BTreeMap<LeafId, Held> {
-        self.0
+        self.held
     }
 }
 

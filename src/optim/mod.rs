@@ -6,6 +6,7 @@ mod gpu;
 mod gradients;
 mod momentum;
 mod schedule;
+mod sketch;
 mod transform;
 mod turn;
 
@@ -15,13 +16,16 @@ pub use gpu::{Found, Numbers};
 pub use gradients::{Gradients, Held};
 pub use momentum::Momentum;
 pub use schedule::Schedule;
+pub use sketch::Sketch;
 pub use transform::{At, Chain, Now, Slot, Transform};
 pub use turn::Turn;
 
 use crate::device::observe::{self, Stage};
 use crate::device::{Array, Device, Tag, tagged};
+use crate::error::{Error, Result};
 use crate::float;
 use crate::module::{Module, Path};
+use crate::ops::project::{Entries, Random};
 use crate::rng::Seed;
 use crate::shape::Shape;
 use crate::tensor::Tensor;
@@ -53,7 +57,17 @@ pub struct Optimizer {
     transform: Box<dyn Transform>,
     groups: Vec<Group>,
     seed: Seed,
+    accumulation: Option<Accumulation>,
     state: BTreeMap<String, State>,
+}
+
+/// How gradients of matrices are compressed while they are added up over micro-batches.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Accumulation {
+    /// Kind of random projection.
+    pub entries: Entries,
+    /// Its rank; matrices with a smaller side below it are added up as they are.
+    pub rank: usize,
 }
 
 /// What is kept of one parameter.
@@ -75,12 +89,42 @@ pub struct Stepped {
 impl Optimizer {
     /// An optimizer without state yet.
     pub fn new(transform: impl Transform + 'static, groups: Vec<Group>) -> Optimizer {
-        Optimizer { transform: Box::new(transform), groups, seed: Seed(0), state: BTreeMap::new() }
+        Optimizer { transform: Box::new(transform), groups, seed: Seed(0), accumulation: None, state: BTreeMap::new() }
     }
 
     /// The same with what all its randomness is a function of.
     pub fn seeded(self, seed: Seed) -> Optimizer {
         Optimizer { seed, ..self }
+    }
+
+    /// The same with gradients added up as sketches, each step with projections of its own.
+    pub fn accumulating(self, accumulation: Option<Accumulation>) -> Optimizer {
+        Optimizer { accumulation, ..self }
+    }
+
+    /// An empty sum of gradients for step `step`, which compresses what this optimizer wants compressed.
+    pub fn gradients(&self, model: &dyn Module, step: u64) -> Gradients {
+        let Some(Accumulation { entries, rank }) = self.accumulation else { return Gradients::new() };
+        let mut leaves = BTreeMap::new();
+        model.visit(&Path::root(), &mut |path, parameter| {
+            let shape = *parameter.tensor().shape();
+            if parameter.trains() && shape.len() == 2 && shape[0].min(shape[1]) >= rank {
+                let seed = self.seed.named(&path.to_string()).named("accumulation").fold(step);
+                leaves.insert(parameter.id(), (Random { entries, rank, seed }, shape));
+            }
+        });
+        Gradients::compressed(leaves)
+    }
+
+    /// Refuses settings that cannot work for a parameter, naming it.
+    pub fn check(&self, model: &dyn Module) -> Result<()> {
+        let mut found = Ok(());
+        model.visit(&Path::root(), &mut |path, parameter| {
+            if let (Ok(()), true) = (&found, parameter.trains()) {
+                found = self.transform.check(&parameter.tensor().spec()).map_err(|problem| (path.to_string(), problem));
+            }
+        });
+        found.map_err(|(path, problem)| Error::Config(format!("{path}: {problem}")))
     }
 
     /// Allocates the state of every parameter that trains.
@@ -124,7 +168,7 @@ impl Optimizer {
 
     /// What kind of step this is: recorded ones serve others of the same era.
     pub fn era(&self, step: u64) -> u64 {
-        self.transform.era(step)
+        if self.accumulation.is_some() { step } else { self.transform.era(step) }
     }
 
     /// One step with finished gradients, whose storages are used up. `step` counts from 0. A norm beyond `clip`
@@ -171,7 +215,7 @@ impl Optimizer {
     }
 
     fn launch(&mut self, model: &mut dyn Module, gradients: Gradients, rate: f64, now: Now<'_>) {
-        let Optimizer { transform, groups, seed, state } = self;
+        let Optimizer { transform, groups, seed, state, .. } = self;
         let mut turns = turns(model, gradients, state, groups, rate, *seed);
         let kernels = |turns: &mut Vec<Turn<'_>>| transform.step(&now, turns);
         observe::launch("optimizer", Stage::Update, &mut turns, kernels, |turns| {

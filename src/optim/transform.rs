@@ -37,6 +37,11 @@ pub trait Transform: Send + Sync {
         None
     }
 
+    /// What is wrong with this transform for such a parameter, if anything.
+    fn check(&self, _parameter: &Spec) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Moves state that belongs to a subspace of dimension r into another one: `q` is [r, r].
     fn change_basis(&self, _at: &At<'_>, _state: &mut [Array], _q: &Tensor) {
         unimplemented!("a transform whose state lies in a subspace says how it moves to another");
@@ -197,6 +202,10 @@ impl Transform for Chain {
 
     fn era(&self, step: u64) -> u64 {
         self.0.iter().map(|transform| transform.era(step)).max().unwrap_or_default()
+    }
+
+    fn check(&self, parameter: &Spec) -> Result<(), String> {
+        self.0.iter().try_for_each(|transform| transform.check(parameter))
     }
 }
 

@@ -67,6 +67,7 @@ impl Checkpoint {
     pub fn model(&self, device: &Device) -> Result<Model> {
         let config = self.state.config.model(self.state.vocabulary.size());
         let mut model = Model::new(&config, Seed(self.state.config.seed), device)?;
+        self.state.config.adapt(&mut model)?;
         restore(&mut model, self.arrays(MODEL, device)?, &self.path.join(MODEL))?;
         Ok(model)
     }
@@ -78,16 +79,16 @@ impl Checkpoint {
             let problem = format!("{OPTIMIZER}: {name} is missing or of another shape");
             Error::Checkpoint { path: self.path.clone(), problem }
         };
-        let mut optimizer = self.state.config.optimizer();
+        let mut optimizer = self.state.config.optimizer()?;
         optimizer.prepare(model);
         for (name, slot) in optimizer.state_mut() {
             let found = arrays.remove(&state_name(&name)).filter(|found| found.spec() == slot.spec());
             *slot = found.ok_or_else(|| broken(&name))?;
         }
-        let mut gradients = Gradients::new();
+        let mut gradients = optimizer.gradients(model, self.state.progress.taken);
         for (name, parameter) in model.parameters() {
             if let Some(gradient) = arrays.remove(&gradient_name(&name)) {
-                let fits = gradient.spec() == parameter.tensor().spec();
+                let fits = gradient.spec() == gradients.spec(parameter.id(), &parameter.tensor().spec());
                 gradients.insert(parameter.id(), fits.then_some(gradient).ok_or_else(|| broken(&name))?);
             }
         }

@@ -1,21 +1,14 @@
 //! Everything that a run is a function of.
 
+use super::adapter::Adapter;
+use super::method::Method;
 use super::size::Size;
 use crate::error::{Error, Result};
+use crate::lowrank::{ALL_LINEAR, Lift, Projection, Transfer};
 use crate::nn::{Arch, ModelConfig};
-use crate::optim::{Adam, Group, Momentum, Optimizer, Schedule};
+use crate::optim::Schedule;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
-
-/// Which optimizer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Method {
-    /// Adam with decoupled weight decay (Loshchilov & Hutter 2019).
-    Adamw,
-    /// Stochastic gradient descent with momentum.
-    Sgd,
-}
 
 /// A run's settings; the keys of a configuration file. All have defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -53,7 +46,35 @@ pub struct Config {
     pub recompute: bool,
     /// Optimizer.
     pub optimizer: Method,
-    /// Highest learning rate; 2e-3 for `adamw`, 0.1 for `sgd` if none.
+    /// What is trained of the model: all, or adapters beside frozen maps.
+    pub adapter: Adapter,
+    /// Factor on adapters, divided by their rank.
+    pub alpha: f64,
+    /// Divide it by the rank's root instead.
+    pub rank_stabilised: bool,
+    /// Layers that get adapters: paths, or ends of them behind a dot; `all-linear` means all but embeddings and head.
+    pub adapter_targets: Vec<String>,
+    /// How many times as fast as A the B of `lora+` learns.
+    pub lora_plus_ratio: f64,
+    /// Learning rate of embeddings' adapters under `lora+`.
+    pub embedding_lr: f64,
+    /// Rank of subspaces and adapters.
+    pub rank: usize,
+    /// Steps from one subspace to the next; by method if none.
+    pub resample: Option<u64>,
+    /// How subspaces are chosen; by method if none.
+    pub projection: Option<Projection>,
+    /// What happens to compressed state when the subspace changes; by method if none.
+    pub momentum_transfer: Option<Transfer>,
+    /// Factor on updates from subspaces (GaLore's and APOLLO's scale); by method if none.
+    pub update_scale: Option<f64>,
+    /// How `flora` makes its update: `within` (ours) or `fresh-and-up` (as published); `within` if none.
+    pub lift: Option<Lift>,
+    /// Steps of `adafactor` and `flora` in proportion to each parameter's size.
+    pub scale_parameter: bool,
+    /// Add gradients of micro-batches up as sketches of the given rank; only `flora` does if none.
+    pub compress_accumulation: Option<bool>,
+    /// Highest learning rate; by method if none.
     pub lr: Option<f64>,
     /// Last learning rate, as a fraction of the highest.
     pub lr_floor: f64,
@@ -67,8 +88,8 @@ pub struct Config {
     pub beta2: f64,
     /// What Adam adds to the root.
     pub epsilon: f64,
-    /// Momentum of `sgd`.
-    pub momentum: f64,
+    /// Decay of the momentum of `sgd`, `adafactor` and `flora`; by method if none.
+    pub momentum: Option<f64>,
     /// Norm that gradients are scaled down to; 0 for no limit.
     pub clip: f64,
     /// What all randomness is a function of.
@@ -103,6 +124,20 @@ impl Default for Config {
             dropout: 0.0,
             recompute: false,
             optimizer: Method::Adamw,
+            adapter: Adapter::None,
+            alpha: 8.0,
+            rank_stabilised: false,
+            adapter_targets: vec![ALL_LINEAR.into()],
+            lora_plus_ratio: 16.0,
+            embedding_lr: 1e-6,
+            rank: 8,
+            resample: None,
+            projection: None,
+            momentum_transfer: None,
+            update_scale: None,
+            lift: None,
+            scale_parameter: false,
+            compress_accumulation: None,
             lr: None,
             lr_floor: 0.1,
             warmup: None,
@@ -110,7 +145,7 @@ impl Default for Config {
             beta1: 0.9,
             beta2: 0.99,
             epsilon: 1e-8,
-            momentum: 0.9,
+            momentum: None,
             clip: 1.0,
             seed: 1,
             report_every: 10,
@@ -127,13 +162,16 @@ const FREE: [&str; 6] = ["data", "out", "device", "memory", "save_every", "keep"
 impl Config {
     /// The same with every default that depends on other settings filled in; an error if it cannot work.
     pub fn resolved(&self) -> Result<Config> {
-        let rate = match self.optimizer {
-            Method::Adamw => 2e-3,
-            Method::Sgd => 0.1,
-        };
+        let usual = self.optimizer.defaults();
         let model = ModelConfig::new(self.arch, 1, self.context, self.layers, self.heads, self.width);
         let full = Config {
-            lr: self.lr.or(Some(rate)),
+            lr: self.lr.or(Some(usual.lr)),
+            resample: self.resample.or(Some(usual.resample)),
+            projection: self.projection.or(Some(usual.projection)),
+            momentum_transfer: self.momentum_transfer.or(Some(usual.transfer)),
+            update_scale: self.update_scale.or(Some(usual.scale)),
+            lift: self.lift.or(Some(usual.lift)),
+            momentum: self.momentum.or(Some(usual.momentum)),
             warmup: self.warmup.or(Some((self.steps / 10).min(100))),
             kv_heads: self.kv_heads.or(Some(model.kv_heads)),
             ..self.clone()
@@ -146,6 +184,8 @@ impl Config {
         let counts = [
             ("steps", self.steps),
             ("batch", self.batch as u64),
+            ("rank", self.rank as u64),
+            ("resample", self.resample.unwrap_or(1)),
             ("accumulate", self.accumulate),
             ("report_every", self.report_every),
             ("eval_every", self.eval_every),
@@ -158,16 +198,23 @@ impl Config {
         let below = |limit: f64| move |x: f64| (0.0..limit).contains(&x);
         let open = f64::INFINITY;
         type Range<'a> = (&'a str, f64, &'a dyn Fn(f64) -> bool, &'a str);
-        let ranges: [Range<'_>; 8] = [
+        let ranges: [Range<'_>; 12] = [
             ("lr", self.lr.unwrap_or_default(), &|x| x > 0.0 && x < open, "a positive number"),
             ("lr_floor", self.lr_floor, &|x| (0.0..=1.0).contains(&x), "between 0 and 1"),
             ("weight_decay", self.weight_decay, &below(open), "a number that is not negative"),
             ("beta1", self.beta1, &below(1.0), "at least 0 and below 1"),
             ("beta2", self.beta2, &below(1.0), "at least 0 and below 1"),
             ("epsilon", self.epsilon, &|x| x > 0.0 && x < open, "a positive number"),
-            ("momentum", self.momentum, &below(1.0), "at least 0 and below 1"),
+            ("momentum", self.momentum.unwrap_or_default(), &below(1.0), "at least 0 and below 1"),
+            ("update_scale", self.update_scale.unwrap_or(1.0), &|x| x > 0.0 && x < open, "a positive number"),
+            ("alpha", self.alpha, &|x| x > 0.0 && x < open, "a positive number"),
+            ("lora_plus_ratio", self.lora_plus_ratio, &|x| x > 0.0 && x < open, "a positive number"),
+            ("embedding_lr", self.embedding_lr, &|x| x > 0.0 && x < open, "a positive number"),
             ("clip", self.clip, &below(open), "a number that is not negative"),
         ];
+        if !matches!(self.lift, None | Some(Lift::Within | Lift::FreshAndUp)) {
+            return Err(Error::Config("lift: flora's is within or fresh-and-up".into()));
+        }
         match ranges.iter().find(|(_, value, fits, _)| !fits(*value)) {
             Some((name, value, _, range)) => Err(Error::Config(format!("{name} is {value}: it must be {range}"))),
             None => self.model(1).validate(),
@@ -184,17 +231,6 @@ impl Config {
     pub fn schedule(&self) -> Schedule {
         let (peak, warmup) = (self.lr.unwrap_or_default(), self.warmup.unwrap_or_default());
         Schedule { peak, floor: self.lr_floor * peak, warmup, steps: self.steps }
-    }
-
-    /// The optimizer, with decay on matrices alone.
-    pub fn optimizer(&self) -> Optimizer {
-        let groups = Group::decay_matrices(self.weight_decay);
-        match self.optimizer {
-            Method::Adamw => {
-                Optimizer::new(Adam { beta1: self.beta1, beta2: self.beta2, epsilon: self.epsilon }, groups)
-            }
-            Method::Sgd => Optimizer::new(Momentum { beta: self.momentum }, groups),
-        }
     }
 
     /// The first setting in which a run that began with `before` would go on differently: its name and both values.

@@ -3,9 +3,12 @@
 //! A run is a function of its configuration and its text. Everything random is a function of seed, step and
 //! micro-batch, so a run resumed at any checkpoint goes on as if it had never stopped, bit for bit.
 
+mod adapter;
 mod begin;
 mod checkpoint;
 mod config;
+mod method;
+mod methods;
 mod metrics;
 mod micro_batch;
 mod pace;
@@ -18,8 +21,11 @@ mod size;
 mod state;
 mod trainer;
 
+pub use adapter::Adapter;
 pub use checkpoint::{Checkpoint, Newest, Store};
-pub use config::{Config, Method};
+pub use config::Config;
+pub use method::{Defaults, Method};
+pub use methods::{Planned, VARIANTS, Variant, plan_all};
 pub use metrics::Metrics;
 pub use place::{latest, next_free, previous};
 pub use plan::{Plan, what_fits};

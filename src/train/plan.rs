@@ -2,10 +2,11 @@
 
 use super::trainer::{Outcome, Trainer};
 use super::{Config, MemoryUse, Size};
-use crate::data::Corpus;
+use crate::data::{Corpus, Vocabulary};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::module::Module;
+use crate::nn::ModelConfig;
 use serde::Serialize;
 
 /// What a run will need.
@@ -26,7 +27,19 @@ impl Plan {
     }
 
     pub(super) fn on(device: Device, config: &Config, corpus: &Corpus) -> Result<Plan> {
-        let mut trainer = Trainer::new(config, corpus, &device)?;
+        Plan::of_trainer(Trainer::new(config, corpus, &device)?, &device)
+    }
+
+    /// Plans training of a model of these sizes, whatever the configuration says of them, on text enough for full
+    /// batches.
+    pub fn of_model(config: &Config, model: &ModelConfig) -> Result<Plan> {
+        let device = Device::null_for(&config.device);
+        let tokens = vec![0; config.context * config.batch + 1];
+        let corpus = Corpus { vocabulary: Vocabulary::of(b""), train: tokens.clone(), validation: tokens };
+        Plan::of_trainer(Trainer::of_model(config, model, &corpus, &device)?, &device)
+    }
+
+    fn of_trainer(mut trainer: Trainer<'_>, device: &Device) -> Result<Plan> {
         device.ledger().reset_peak();
         while let Outcome::Held = trainer.advance()? {}
         trainer.evaluate()?;

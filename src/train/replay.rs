@@ -7,7 +7,7 @@ use crate::device::observe::watching;
 use crate::device::{Device, Recording};
 use crate::error::Result;
 use crate::module::{Module, Path};
-use crate::optim::{Gradients, Numbers};
+use crate::optim::Numbers;
 use crate::tensor::Tensor;
 
 /// What outlives a step.
@@ -65,7 +65,7 @@ impl Trainer<'_> {
     }
 
     fn record(&mut self, replay: &mut Replay) {
-        let mut gradients = Gradients::new();
+        let mut gradients = self.optimizer.gradients(&self.model, self.progress.taken);
         let mut sum: Option<Tensor> = None;
         for batch in &replay.batches {
             let loss = self.loss_of(batch);

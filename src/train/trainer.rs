@@ -9,7 +9,7 @@ use crate::device::Device;
 use crate::device::observe::{FirstNonFinite, observed};
 use crate::error::Result;
 use crate::module::Module;
-use crate::nn::{Model, Pass};
+use crate::nn::{Model, ModelConfig, Pass};
 use crate::optim::{Gradients, Optimizer, Stepped};
 use crate::rng::Seed;
 use crate::tensor::Tensor;
@@ -41,11 +41,22 @@ pub enum Outcome {
 impl<'a> Trainer<'a> {
     /// A run at its start; the configuration must be resolved.
     pub fn new(config: &'a Config, corpus: &'a Corpus, device: &Device) -> Result<Trainer<'a>> {
-        let sizes = config.model(corpus.vocabulary.size());
-        let model = Model::new(&sizes, Seed(config.seed).named("model"), device)?;
-        let mut optimizer = config.optimizer();
+        Trainer::of_model(config, &config.model(corpus.vocabulary.size()), corpus, device)
+    }
+
+    /// The same with a model of other sizes than the configuration's.
+    pub(super) fn of_model(
+        config: &'a Config,
+        sizes: &ModelConfig,
+        corpus: &'a Corpus,
+        device: &Device,
+    ) -> Result<Trainer<'a>> {
+        let mut model = Model::new(sizes, Seed(config.seed).named("model"), device)?;
+        config.adapt(&mut model)?;
+        let mut optimizer = config.optimizer()?;
+        optimizer.check(&model)?;
         optimizer.prepare(&model);
-        let (held, progress) = (Gradients::new(), Progress::default());
+        let (held, progress) = (optimizer.gradients(&model, 0), Progress::default());
         Ok(Trainer { config, corpus, device: device.clone(), model, optimizer, held, progress, replay: None })
     }
 
@@ -135,7 +146,6 @@ impl<'a> Trainer<'a> {
 
     /// Leaves the step out, and says which kernel made the first number that was none.
     pub(super) fn skip(&mut self, what: &str, micro_steps: std::ops::Range<u64>) -> Outcome {
-        self.held = Gradients::new();
         let step = self.progress.step;
         let origin = match self.origin(micro_steps) {
             Some((op, stage)) => format!("first in {op} ({stage})"),
@@ -151,6 +161,7 @@ impl<'a> Trainer<'a> {
         self.progress.step = step + 1;
         self.progress.micro_step = 0;
         self.progress.partial_loss = 0.0;
+        self.held = self.optimizer.gradients(&self.model, self.progress.taken);
     }
 
     /// Runs micro-batches of the present step once more, watching every kernel.

@@ -35,12 +35,14 @@ mod gpu_rows;
 mod gpu_shaders;
 #[cfg(all(feature = "gpu", feature = "cli"))]
 mod gpu_train;
+mod hadamard;
 mod hessian;
 #[cfg(feature = "cli")]
 mod kill;
 mod large;
 mod ledger;
 mod lora;
+mod low_rank;
 mod methods;
 mod ops;
 mod plan;
@@ -51,6 +53,7 @@ mod second_order;
 mod style;
 mod tiny;
 mod torch;
+mod trajectories;
 mod views;
 
 /// Says so on stderr itself: what `eprintln!` writes is only shown of tests that fail.

@@ -30,12 +30,12 @@ fn runs(ids: &[u32], adapters: usize) -> Vec<Run> {
 
 /// Each run with its part of `out`, which has `size` elements for each example.
 fn parts<'a, T>(runs: &'a [Run], mut out: &'a mut [T], size: usize) -> Vec<(&'a Run, &'a mut [T])> {
-    let mut part = |run: &'a Run| {
+    let part = |run: &'a Run| {
         let (head, tail) = std::mem::take(&mut out).split_at_mut(run.count * size);
         out = tail;
         (run, head)
     };
-    runs.iter().map(|run| part(run)).collect()
+    runs.iter().map(part).collect()
 }
 
 /// The matrix `index` of several of `rows` by `columns`, and those behind it.

@@ -1,0 +1,56 @@
+//! Which adapters a run trains, and how fast their parts learn.
+
+use super::Config;
+use crate::error::Result;
+use crate::lowrank::{AdapterConfig, LoraPlus, adapt};
+use crate::module::Module;
+use crate::optim::Group;
+use crate::rng::Seed;
+use serde::{Deserialize, Serialize};
+
+/// What is trained of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Adapter {
+    /// All of it.
+    None,
+    /// Adapters of low rank beside frozen maps (Hu et al. 2021).
+    Lora,
+    /// The same with a higher learning rate for B (Hayou et al. 2024).
+    #[serde(rename = "lora+")]
+    LoraPlus,
+    /// Adapters and lengths of outputs (Liu et al. 2024).
+    Dora,
+}
+
+impl Config {
+    /// Puts the adapters on, if there are to be any; the configuration must be resolved.
+    pub fn adapt(&self, model: &mut dyn Module) -> Result<()> {
+        if self.adapter == Adapter::None {
+            return Ok(());
+        }
+        let adapters = AdapterConfig {
+            rank: self.rank,
+            alpha: self.alpha,
+            rank_stabilised: self.rank_stabilised,
+            targets: self.adapter_targets.clone(),
+            dora: self.adapter == Adapter::Dora,
+            ..AdapterConfig::default()
+        };
+        adapt(model, &adapters, Seed(self.seed).named("adapters")).map(drop)
+    }
+
+    /// Which parameters learn how fast, and decay.
+    pub(super) fn groups(&self) -> Result<Vec<Group>> {
+        match self.adapter {
+            Adapter::LoraPlus => LoraPlus {
+                rate: self.lr.unwrap_or_default(),
+                ratio: self.lora_plus_ratio,
+                embedding_rate: self.embedding_lr,
+                decay: self.weight_decay,
+            }
+            .groups(),
+            _ => Ok(Group::decay_matrices(self.weight_decay)),
+        }
+    }
+}

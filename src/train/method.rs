@@ -1,0 +1,156 @@
+//! Which optimizer, and what it does unless told otherwise.
+
+use super::{Adapter, Config};
+use crate::error::Result;
+use crate::lowrank::{Lift, Projection, Subspaces, Transfer};
+use crate::lowrank::{apollo, apollo_mini, compressed_adam, flora, galore};
+use crate::ops::project::Entries;
+use crate::optim::{Accumulation, Adam, Momentum, Optimizer, adafactor};
+use crate::rng::Seed;
+use serde::{Deserialize, Serialize};
+
+/// Which optimizer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// Adam with decoupled weight decay (Loshchilov & Hutter 2019).
+    Adamw,
+    /// Stochastic gradient descent with momentum.
+    Sgd,
+    /// Adafactor (Shazeer & Stern 2018), without momentum unless `momentum` is given.
+    Adafactor,
+    /// Flora (Hao et al. 2024): Adafactor with compressed momentum and compressed accumulation.
+    Flora,
+    /// APOLLO (Zhu et al. 2024): columns of the gradient scaled by compressed Adam.
+    Apollo,
+    /// APOLLO-Mini: the whole gradient scaled by Adam at rank 1.
+    ApolloMini,
+    /// GaLore (Zhao et al. 2024): Adam in the span of leading singular vectors.
+    Galore,
+    /// Adam with both moments compressed by random projections.
+    CompressedAdam,
+}
+
+/// What is used where the configuration says nothing.
+pub struct Defaults {
+    /// Highest learning rate.
+    pub lr: f64,
+    /// Decay of momentum.
+    pub momentum: f64,
+    /// Steps from one subspace to the next.
+    pub resample: u64,
+    /// How subspaces are chosen.
+    pub projection: Projection,
+    /// What happens to state at a change.
+    pub transfer: Transfer,
+    /// Factor on lifted updates.
+    pub scale: f64,
+    /// How `flora` lifts its momentum.
+    pub lift: Lift,
+}
+
+impl Method {
+    /// All of them.
+    pub const ALL: [Method; 8] = [
+        Method::Adamw,
+        Method::Sgd,
+        Method::Adafactor,
+        Method::Flora,
+        Method::Apollo,
+        Method::ApolloMini,
+        Method::Galore,
+        Method::CompressedAdam,
+    ];
+
+    /// What it does unless told otherwise.
+    pub fn defaults(self) -> Defaults {
+        let usual = Defaults {
+            lr: 2e-3,
+            momentum: 0.0,
+            resample: 50,
+            projection: Projection::Rademacher,
+            transfer: Transfer::Keep,
+            scale: 1.0,
+            lift: Lift::Within,
+        };
+        match self {
+            Method::Adamw => usual,
+            Method::Sgd => Defaults { lr: 0.1, momentum: 0.9, ..usual },
+            Method::Adafactor => Defaults { lr: 3e-3, ..usual },
+            Method::Flora => Defaults { lr: 3e-3, momentum: 0.9, transfer: Transfer::Reset, ..usual },
+            Method::Apollo => Defaults { lr: 3e-3, projection: Projection::Gaussian, ..usual },
+            Method::ApolloMini => {
+                Defaults { lr: 3e-3, projection: Projection::Gaussian, scale: 128_f64.sqrt(), ..usual }
+            }
+            Method::Galore => Defaults { lr: 3e-3, projection: Projection::Svd, ..usual },
+            Method::CompressedAdam => Defaults { lr: 3e-3, transfer: Transfer::Scaled, ..usual },
+        }
+    }
+
+    /// Whether its state lives in subspaces.
+    pub fn is_low_rank(self) -> bool {
+        !matches!(self, Method::Adamw | Method::Sgd | Method::Adafactor)
+    }
+}
+
+impl Config {
+    /// The optimizer, with decay on matrices alone; the configuration must be resolved.
+    pub fn optimizer(&self) -> Result<Optimizer> {
+        let usual = self.optimizer.defaults();
+        let groups = self.groups()?;
+        let adam = Adam { beta1: self.beta1, beta2: self.beta2, epsilon: self.epsilon };
+        let momentum = self.momentum.unwrap_or(usual.momentum);
+        let scale = self.update_scale.unwrap_or(usual.scale);
+        let lift = self.lift.unwrap_or(usual.lift);
+        let subspaces = self.subspaces();
+        let optimizer = match self.optimizer {
+            Method::Adamw => Optimizer::new(adam, groups),
+            Method::Sgd => Optimizer::new(Momentum { beta: momentum }, groups),
+            Method::Adafactor => Optimizer::new(adafactor(momentum, self.scale_parameter), groups),
+            Method::Flora => Optimizer::new(flora(subspaces, momentum, lift, self.scale_parameter), groups),
+            Method::Apollo => Optimizer::new(apollo(subspaces, adam, scale), groups),
+            Method::ApolloMini => Optimizer::new(apollo_mini(subspaces, adam, scale), groups),
+            Method::Galore => Optimizer::new(galore(subspaces, adam, scale), groups),
+            Method::CompressedAdam => Optimizer::new(compressed_adam(subspaces, adam), groups),
+        };
+        Ok(optimizer.seeded(Seed(self.seed).named("optimizer")).accumulating(self.accumulation()))
+    }
+
+    /// The same with nothing said about the method, its rank apart.
+    pub(super) fn without_method(&self) -> Config {
+        let usual = Config::default();
+        Config {
+            optimizer: usual.optimizer,
+            adapter: Adapter::None,
+            resample: None,
+            projection: None,
+            momentum_transfer: None,
+            update_scale: None,
+            lift: None,
+            compress_accumulation: None,
+            momentum: None,
+            lr: None,
+            ..self.clone()
+        }
+    }
+
+    fn subspaces(&self) -> Subspaces {
+        let usual = self.optimizer.defaults();
+        Subspaces {
+            projection: self.projection.unwrap_or(usual.projection),
+            rank: self.rank,
+            resample: self.resample.unwrap_or(usual.resample),
+            transfer: self.momentum_transfer.unwrap_or(usual.transfer),
+        }
+    }
+
+    /// How gradients are added up, where there are several micro-batches.
+    fn accumulation(&self) -> Option<Accumulation> {
+        let wanted = self.compress_accumulation.unwrap_or(self.optimizer == Method::Flora);
+        let entries = match self.subspaces().projection {
+            Projection::Gaussian => Entries::Gaussian,
+            _ => Entries::Rademacher,
+        };
+        (wanted && self.accumulate > 1).then_some(Accumulation { entries, rank: self.rank })
+    }
+}

@@ -1,0 +1,219 @@
+//! Low-rank optimizers: what their state takes, planned and measured, on both kinds of device; compressed gradients.
+
+use crate::tiny;
+use eckart::lowrank::{Lift, Projection, Subspaces, Transfer, apollo, apollo_mini, compressed_adam, flora, galore};
+use eckart::ops::project::Entries;
+use eckart::optim::{Accumulation, Adam, Gradients, Group, Momentum, Optimizer, Transform, adafactor};
+use eckart::train::{Config, Method, VARIANTS};
+use eckart::{DType, Device, LinearMap, Module, Parameter, Seed, Tag, Tensor, module, module::normal};
+use std::path::Path;
+
+struct One {
+    weight: Parameter,
+}
+module!(One: weight);
+
+/// 32-bit words that an optimizer keeps for a matrix.
+fn words(transform: impl Transform + 'static, shape: [usize; 2]) -> usize {
+    let device = Device::null();
+    let model = One { weight: Parameter::new(Tensor::zeros(shape, DType::F32, &device)) };
+    let mut optimizer = Optimizer::new(transform, Vec::new());
+    optimizer.prepare(&model);
+    let bytes = device.ledger().live()[Tag::Optimizer];
+    assert_eq!(bytes as usize, optimizer.state().map(|(_, array)| 4 * array.count()).sum::<usize>());
+    bytes as usize / 4
+}
+
+#[test]
+fn state_is_what_the_methods_promise() {
+    let adam = Adam::default();
+    for shape in [[48, 96], [96, 48], [64, 64]] {
+        let (m, n) = (shape[0].min(shape[1]), shape[0].max(shape[1]));
+        for rank in [1, 8, 48] {
+            let with = |projection| Subspaces { projection, rank, resample: 50, transfer: Transfer::Scaled };
+            let seeds = with(Projection::Rademacher);
+            assert_eq!(words(flora(seeds, 0.9, Lift::Within, false), shape), rank * n + m + n, "flora");
+            assert_eq!(words(galore(with(Projection::Svd), adam, 1.0), shape), m * rank + 2 * n * rank, "galore");
+            assert_eq!(words(apollo(seeds, adam, 1.0), shape), 2 * n * rank + 1, "apollo");
+            assert_eq!(words(apollo_mini(seeds, adam, 1.0), shape), 2 * n + 1, "apollo-mini");
+            assert_eq!(words(compressed_adam(seeds, adam), shape), 2 * n * rank, "compressed adam");
+        }
+        assert_eq!(words(adam, shape), 2 * m * n);
+        assert_eq!(words(Momentum { beta: 0.9 }, shape), m * n);
+        assert_eq!(words(adafactor(0.0, true), shape), m + n);
+        assert_eq!(words(adafactor(0.9, false), shape), m * n + m + n);
+        let large =
+            Subspaces { projection: Projection::Rademacher, rank: m + 1, resample: 50, transfer: Transfer::Scaled };
+        assert_eq!(words(compressed_adam(large, adam), shape), 2 * m * n, "below the rank a matrix is left dense");
+    }
+}
+
+fn base(folder: &Path, out: &str) -> Config {
+    Config { width: 64, steps: 2, dropout: 0.0, ..tiny::config(folder, out) }
+}
+
+/// Runs, and compares what it took with its plan, tag by tag.
+fn as_planned(config: &Config, name: &str) {
+    let report = tiny::train(config, false).unwrap_or_else(|error| panic!("{name}: {error}")).report;
+    for ((tag, planned), (_, found)) in report.planned_peak_bytes.rows().into_iter().zip(report.peak_bytes.rows()) {
+        let miss = planned.abs_diff(found) as f64 / found.max(1) as f64;
+        assert!(miss <= 0.01, "{name}: {tag} was planned at {planned} bytes and took {found}");
+    }
+}
+
+#[test]
+fn planned_is_measured_for_every_method() {
+    let folder = tempfile::tempdir().unwrap();
+    for variant in &VARIANTS {
+        for (rank, accumulate) in [(1, 1), (8, 2), (64, 1)] {
+            let name = format!("{} {rank}", variant.name);
+            let config = Config { accumulate, ..base(folder.path(), &name) };
+            as_planned(&variant.of(&config, rank), &name);
+        }
+    }
+}
+
+#[cfg(feature = "gpu")]
+#[test]
+fn planned_is_measured_for_every_method_on_a_gpu() {
+    if crate::gpu::device().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for variant in &VARIANTS {
+        let config = Config { device: crate::gpu::name(), ..base(folder.path(), variant.name) };
+        as_planned(&variant.of(&config, 8), variant.name);
+    }
+}
+
+/// Steps before, at and after changes of subspace, replayed where they can be, against the host's.
+#[cfg(feature = "gpu")]
+#[test]
+fn a_gpu_takes_the_steps_that_the_host_takes() {
+    if crate::gpu::device().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for variant in &VARIANTS {
+        for accumulate in [1, 2] {
+            let run = |device: &str| {
+                let out = format!("{} {accumulate} {device}", variant.name);
+                let config =
+                    Config { device: device.into(), steps: 9, accumulate, ..tiny::config(folder.path(), &out) };
+                let config = Config { resample: Some(4), report_every: 1, ..variant.of(&config, 4) };
+                tiny::train(&config, false).unwrap().history
+            };
+            let (here, there) = (run("cpu"), run(&crate::gpu::name()));
+            let losses = here.iter().zip(&there).filter_map(|(a, b)| Some((a.loss? - b.loss?).abs()));
+            let worst = losses.fold(0.0, f64::max);
+            assert!(worst < 2e-4, "{} with {accumulate} micro-batches is off by {worst:e}", variant.name);
+        }
+    }
+}
+
+#[test]
+fn runs_resume_to_the_same_end() {
+    let folder = tempfile::tempdir().unwrap();
+    for variant in VARIANTS.iter().filter(|variant| variant.low_rank) {
+        let run = |out: &str| {
+            let config = Config { accumulate: 2, ..tiny::config(folder.path(), &format!("{} {out}", variant.name)) };
+            Config { resample: Some(2), ..variant.of(&config, 4) }
+        };
+        let (whole, pieces) = (run("whole"), run("pieces"));
+        tiny::train(&whole, false).unwrap();
+        let mut resume = false;
+        while tiny::train_for(&pieces, resume, 3).is_err() {
+            resume = true;
+        }
+        tiny::assert_same(whole.out.as_deref().unwrap(), pieces.out.as_deref().unwrap(), whole.steps);
+    }
+}
+
+/// A linear layer, and a gradient for each of several inputs.
+struct Layer {
+    map: LinearMap,
+}
+module!(Layer: map);
+
+fn layer(device: &Device, sizes: [usize; 2]) -> Layer {
+    Layer { map: LinearMap::dense(normal(&sizes, 0.1, Seed(1), device).cast(DType::F64)) }
+}
+
+fn loss(layer: &Layer, i: u64) -> Tensor {
+    let [inputs, outputs] = layer.map.sizes();
+    let random = |size, seed: u64| normal(&[5, size], 1.0, Seed(seed), &Device::cpu()).cast(DType::F64);
+    let y = layer.map.apply(&random(inputs, 10 + i), None);
+    (y * random(outputs, 20 + i)).sum_all()
+}
+
+const SKETCH: Accumulation = Accumulation { entries: Entries::Rademacher, rank: 4 };
+
+#[test]
+fn added_up_sketches_are_the_sketch_of_the_sum() {
+    for sizes in [[24, 40], [40, 24]] {
+        let layer = layer(&Device::cpu(), sizes);
+        let optimizer = Optimizer::new(Adam::default(), Group::decay_matrices(0.0)).accumulating(Some(SKETCH));
+        let (mut dense, mut sketched) = (Gradients::new(), optimizer.gradients(&layer, 3));
+        for i in 0..3 {
+            dense.add(loss(&layer, i));
+            sketched.add(loss(&layer, i));
+        }
+        let id = layer.parameters()[0].1.id();
+        let (sum, sketch) = (dense.get(id).unwrap(), sketched.get(id).unwrap());
+        assert_eq!(sketch.shape()[..], [4, 40]);
+        let lifted = sketched.lifted(id).unwrap();
+        // A sum that is sketched at once.
+        let mut at_once = optimizer.gradients(&layer, 3);
+        let all = (0..3).map(|i| loss(&layer, i)).reduce(|a, b| a + b).unwrap();
+        at_once.add(all);
+        assert_ne!(sum.shape(), sketch.shape());
+        let expected = at_once.lifted(id).unwrap();
+        let (lifted, expected) = (Tensor::from_array(lifted), Tensor::from_array(expected));
+        let worst = (&lifted - &expected).abs().max(&[0, 1]).item().unwrap();
+        assert!(worst < 1e-12, "{worst:e}");
+        let norm = (&lifted * &lifted).sum_all().sqrt().item().unwrap();
+        assert!((sketched.norm() / norm - 1.0).abs() < 1e-12, "the norm is that of what is lifted");
+    }
+}
+
+/// From factors, no dense gradient is ever there while micro-batches are added up.
+#[test]
+fn compressed_accumulation_holds_sketches_alone() {
+    let rank = SKETCH.rank;
+    let peak = |size: usize| {
+        let device = Device::null();
+        let layer = Layer { map: LinearMap::dense(Tensor::zeros([size, size], DType::F32, &device)) };
+        let optimizer = Optimizer::new(Adam::default(), Vec::new()).accumulating(Some(SKETCH));
+        let mut gradients = optimizer.gradients(&layer, 0);
+        let x = Tensor::zeros([16, size], DType::F32, &device);
+        for _ in 0..3 {
+            let before = device.ledger().live().total();
+            device.ledger().reset_peak();
+            gradients.add(layer.map.apply(&x, None).sum_all());
+            let beyond = device.ledger().peak().total() - before;
+            assert!((beyond as usize) < 4 * size * (4 * 16 + 4 * rank) + 65_536, "{beyond} bytes at {size}");
+        }
+        device.ledger().live()[Tag::Gradients] as usize
+    };
+    for size in [512, 1024, 2048] {
+        assert_eq!(peak(size), 4 * rank * size);
+    }
+}
+
+#[test]
+fn what_cannot_work_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let flora = Config { optimizer: Method::Flora, ..base(folder.path(), "refused") };
+    let refused = |config: Config| tiny::train(&config, false).err().expect("refused").to_string();
+    let transfer = Config {
+        lift: Some(Lift::FreshAndUp),
+        momentum_transfer: Some(Transfer::Transfer),
+        resample: Some(5),
+        ..flora.clone()
+    };
+    let message = refused(transfer);
+    assert!(message.starts_with("wte.weight: ") && message.contains("resample every"), "{message}");
+    assert!(refused(Config { rank: 0, ..flora.clone() }).starts_with("rank is 0"));
+    assert!(refused(Config { resample: Some(0), ..flora }).starts_with("resample is 0"));
+    assert!(!folder.path().join("refused").exists(), "nothing is left behind");
+}
