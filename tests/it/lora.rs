@@ -65,6 +65,20 @@ fn pieces_make_up_the_whole() {
     }
 }
 
+/// In single precision narrow products have a kernel of their own: every rank that it serves, and those beside.
+#[test]
+fn narrow_products_are_products() {
+    for r in 1..10 {
+        for (rows, sides) in [(1, [1, 1, r]), (7, [5, 2, r]), (30, [33, 18, r]), (70, [64, 31, r])] {
+            let x = operands(rows, sides);
+            let single: Vec<Tensor> = x.iter().map(|x| x.cast(DType::F32)).collect();
+            for (found, expected) in derivatives(by_kernels, &single).iter().zip(derivatives(by_hand, &x)) {
+                assert_near(found, &expected, 2e-6);
+            }
+        }
+    }
+}
+
 #[test]
 fn threads_change_no_bit() {
     let x: Vec<Tensor> = operands(9001, [16, 17, 2]).iter().map(|x| x.cast(DType::F32)).collect();
@@ -298,15 +312,22 @@ fn sizes() -> impl Iterator<Item = (usize, [usize; 2], usize)> {
     rows.flat_map(|(rows, sides)| [1, 8, 32].map(|r| (rows, sides, r)))
 }
 
+/// Elements of a matrix [k, r] packed, where that is faster.
+fn packed(k: usize, r: usize) -> usize {
+    if (2..=8).contains(&r) { 8 * k } else { 0 }
+}
+
 /// Above a frozen layer, to the byte: the adapter and s x A; in backward the adapter's gradient, and in each task s dy Bᵀ of
-/// a piece and sums of that gradient.
+/// a piece and sums of that gradient. Narrow matrices are packed.
 #[test]
 fn memory_of_an_adapter() {
     for (rows, sides, r) in sizes() {
         let (tasks, both) = ((rows / 256).min(16), sides[0] + sides[1]);
         let pieces = tasks * 256 * r;
         let kept = r * both + rows * r;
-        let expected = [kept + pieces, kept + (1 + tasks) * r * both + pieces].map(|words| 4 * words as u64);
+        let forward = kept + pieces + packed(sides[0], r);
+        let backward = kept + (1 + tasks) * r * both + pieces + packed(sides[1], r);
+        let expected = [forward, backward].map(|words| 4 * words as u64);
         assert_eq!(extra(Device::null, rows, sides, rank(r)), expected, "{sides:?}, rank {r}, {rows} rows");
     }
 }
@@ -328,8 +349,9 @@ fn memory_of_dora() {
     for (rows, sides, r) in sizes() {
         let [tasks, both, output] = [(rows / 256).min(16), sides[0] + sides[1], sides[1]];
         let kept = r * both + rows * r + 3 * output;
-        let backward = kept + 2 * r * both + 256 * (output + r) + output;
-        let expected = [kept + tasks * 256 * r, backward].map(|words| 4 * words as u64);
+        let forward = kept + tasks * 256 * r + packed(sides[0], r);
+        let backward = kept + 2 * r * both + 256 * (output + r) + output + packed(output, r);
+        let expected = [forward, backward].map(|words| 4 * words as u64);
         let config = AdapterConfig { dora: true, ..rank(r) };
         assert_eq!(extra(Device::null, rows, sides, config), expected, "{sides:?}, rank {r}, {rows} rows");
     }

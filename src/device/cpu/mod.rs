@@ -1,10 +1,12 @@
 //! What kernels on the host are made of: SIMD chosen at run time, work split by shape alone, matrix products.
 
 mod gemm;
+mod narrow;
 pub mod row;
 mod split;
 
 pub use gemm::{Matrix, Start, matmul, matmul_alone};
+pub use narrow::{narrow, pack, packed};
 pub use split::{blocks_into, each, rows, rows_per_piece, split, sum_rows, summed_rows};
 
 /// Runs `f` compiled for the widest SIMD this processor has. Mark `f`, and what it calls, `#[inline(always)]`:

@@ -43,10 +43,11 @@ fn add_products<T: Float>(a: &[T], b: &[T], sum: &mut [T]) {
     )
 }
 
-/// A panel of the wide product, s dz Bᵀ beside it, and sums of the adapter's gradients.
+/// A panel of the wide product, s dz Bᵀ beside it, sums of the adapter's gradients, and Bᵀ packed.
 pub(super) fn backward_scratch(dtype: DType, sizes: &Sizes) -> Spec {
     let Sizes { rows, input, output, rank } = *sizes;
-    Spec::new(dtype, [rows.min(PANEL) * (output + rank) + (input + output) * rank])
+    let packed = cpu::packed(dtype, output, rank);
+    Spec::new(dtype, [rows.min(PANEL) * (output + rank) + (input + output) * rank + packed])
 }
 
 pub(super) fn backward<T: Float>(
@@ -66,7 +67,6 @@ pub(super) fn backward<T: Float>(
     if let Some(df) = df {
         df.slice_mut::<T>().fill(T::zero());
     }
-    let matrices = Matrices::<T>::new(&op.0, sizes, [1, 2, 3].map(|i| saved.inputs[i]), false);
     let x = saved.inputs[0].map(Array::slice::<T>).unwrap_or_default();
     let factor = saved.inputs[4].map(Array::slice::<T>).unwrap_or_default();
     let h = saved.residuals[0].slice::<T>();
@@ -74,7 +74,10 @@ pub(super) fn backward<T: Float>(
     let panel = rows.min(PANEL);
     let (z, rest) = scratch.split_at_mut(panel * output);
     let (hd, sums) = rest.split_at_mut(panel * rank);
-    let sums = &mut sums[..(input + output) * rank];
+    let (sums, packed) = sums.split_at_mut((input + output) * rank);
+    let narrows = dx.is_some() || da.is_some();
+    let matrices = Matrices::<T>::new(&op.0, sizes, [1, 2, 3].map(|i| saved.inputs[i]), false);
+    let matrices = if narrows { matrices.packing_b(packed) } else { matrices };
     for first in (0..rows).step_by(panel) {
         let count = panel.min(rows - first);
         let part = |width: usize| first * width..(first + count) * width;
@@ -91,7 +94,7 @@ pub(super) fn backward<T: Float>(
         scale(z, factor, None);
         let (sum_a, sum_b) = sums.split_at_mut(input * rank);
         let hd = &mut hd[..count * rank];
-        if dx.is_some() || da.is_some() {
+        if narrows {
             matrices.down(z, hd);
         }
         if let Some(dx) = dx.as_mut() {

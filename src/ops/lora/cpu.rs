@@ -46,6 +46,8 @@ pub(in crate::ops) struct Matrices<'a, T> {
     pub b: Matrix<'a, T>,
     pub sizes: Sizes,
     pub scale: T,
+    /// A or Bᵀ, whichever rows are multiplied by, packed.
+    packed: &'a [T],
     /// Whether products run on the task's thread alone.
     alone: bool,
 }
@@ -60,8 +62,21 @@ impl<'a, T: Float> Matrices<'a, T> {
             b: stored(data(b), [rank, output], op.adapter_transposed),
             sizes,
             scale: T::of(op.scale),
+            packed: &[],
             alone,
         }
+    }
+
+    /// Ready for [`Matrices::narrow`].
+    fn packing_a(self, room: &'a mut [T]) -> Self {
+        cpu::pack(self.a, (self.sizes.input, self.sizes.rank), room);
+        Matrices { packed: room, ..self }
+    }
+
+    /// Ready for [`Matrices::down`].
+    pub fn packing_b(self, room: &'a mut [T]) -> Self {
+        cpu::pack(self.b.t(), (self.sizes.output, self.sizes.rank), room);
+        Matrices { packed: room, ..self }
     }
 
     /// `y = start + a b`, a large product.
@@ -75,9 +90,7 @@ impl<'a, T: Float> Matrices<'a, T> {
     /// h = s x A, for some rows.
     fn narrow(&self, x: &[T], h: &mut [T]) {
         let Sizes { input, rank, .. } = self.sizes;
-        let rows = h.len() / rank.max(1);
-        let x = stored(x, [rows, input], false);
-        cpu::matmul_alone((rows, input, rank), x, self.a, h, Start::Nothing, self.scale);
+        cpu::narrow(x, input, (self.a, rank), self.packed, h, self.scale);
     }
 
     /// y = start + x W + h B, for some rows.
@@ -91,9 +104,7 @@ impl<'a, T: Float> Matrices<'a, T> {
     /// hd = s dy Bᵀ, for some rows.
     pub fn down(&self, dy: &[T], hd: &mut [T]) {
         let Sizes { output, rank, .. } = self.sizes;
-        let rows = dy.len() / output;
-        let dy = stored(dy, [rows, output], false);
-        cpu::matmul_alone((rows, output, rank), dy, self.b.t(), hd, Start::Nothing, self.scale);
+        cpu::narrow(dy, output, (self.b.t(), rank), self.packed, hd, self.scale);
     }
 
     /// dx = dy Wᵀ + hd Aᵀ, for some rows.
@@ -114,9 +125,10 @@ pub(in crate::ops) fn outer<T: Float>(h: &[T], z: &[T], sum: &mut [T], rank: usi
     cpu::matmul_alone((rank, rows, width), h.t(), z, sum, start, T::one());
 }
 
+/// Of each task, s x A of a piece where that is not kept; and A packed.
 pub(in crate::ops) fn forward_scratch(dtype: DType, sizes: &Sizes) -> Spec {
     let shares = Shares::new(sizes);
-    Spec::new(dtype, [shares.tasks * shares.piece * sizes.rank])
+    Spec::new(dtype, [shares.tasks * shares.piece * sizes.rank + cpu::packed(dtype, sizes.input, sizes.rank)])
 }
 
 /// Operands are x, W, A and B; `finish` is called for each piece of the result.
@@ -130,13 +142,14 @@ pub(in crate::ops) fn forward<T: Float>(
     let sizes = op.sizes(&[0, 1, 2, 3].map(|i| ins[i].spec()));
     let Sizes { input, output, rank, .. } = sizes;
     let shares = Shares::new(&sizes);
-    let matrices = Matrices::<T>::new(op, sizes, [1, 2, 3].map(|i| Some(ins[i])), shares.tasks > 1);
+    let room = shares.piece * rank;
+    let (scratch, packed) = out.scratch.expect("declared").slice_mut::<T>().split_at_mut(shares.tasks * room);
+    let matrices = Matrices::<T>::new(op, sizes, [1, 2, 3].map(|i| Some(ins[i])), shares.tasks > 1).packing_a(packed);
     let x = ins[0].slice::<T>();
     let kept = out.residuals.first_mut().map(|h| h.slice_mut::<T>()).unwrap_or_default();
     let keeps = !kept.is_empty();
     let kept = (kept, if keeps { shares.task * rank } else { 0 });
-    let room = shares.piece * rank;
-    let scratch = (out.scratch.expect("declared").slice_mut::<T>(), room);
+    let scratch = (scratch, room);
     let y = (out.y.slice_mut::<T>(), shares.task * output);
     cpu::split(shares.tasks, [y, kept, scratch], |task, [y, kept, scratch]| {
         for (i, y) in y.chunks_mut(shares.piece * output).enumerate() {
@@ -150,10 +163,11 @@ pub(in crate::ops) fn forward<T: Float>(
     });
 }
 
-/// Of a task: s dy Bᵀ of a piece, and sums of the adapter's gradients, both as [r, width].
+/// Of each task, s dy Bᵀ of a piece, and sums of the adapter's gradients, both as [r, width]; and Bᵀ packed.
 pub(super) fn backward_scratch(dtype: DType, sizes: &Sizes) -> Spec {
     let shares = Shares::new(sizes);
-    Spec::new(dtype, [shares.tasks * (shares.piece + sizes.input + sizes.output) * sizes.rank])
+    let Sizes { input, output, rank, .. } = *sizes;
+    Spec::new(dtype, [shares.tasks * (shares.piece + input + output) * rank + cpu::packed(dtype, output, rank)])
 }
 
 pub(super) fn backward<T: Float>(
@@ -171,11 +185,13 @@ pub(super) fn backward<T: Float>(
     if dx.is_none() && da.is_none() && db.is_none() {
         return;
     }
+    let share = (shares.piece + input + output) * rank;
+    let (scratch, packed) = scratch.slice_mut::<T>().split_at_mut(shares.tasks * share);
+    let narrows = dx.is_some() || da.is_some();
     let matrices = Matrices::<T>::new(op, sizes, [1, 2, 3].map(|i| saved.inputs[i]), shares.tasks > 1);
+    let matrices = if narrows { matrices.packing_b(packed) } else { matrices };
     let x = saved.inputs[0].map(Array::slice::<T>).unwrap_or_default();
     let (h, dy) = (saved.residuals[0].slice::<T>(), dy.slice::<T>());
-    let scratch = scratch.slice_mut::<T>();
-    let share = (shares.piece + input + output) * rank;
     let pulls = dx.is_some();
     let dx = dx.as_mut().map_or((&mut [][..], 0), |dx| (dx.slice_mut::<T>(), shares.task * input));
     cpu::split(shares.tasks, [dx, (&mut *scratch, share)], |task, [dx, scratch]| {
@@ -185,7 +201,7 @@ pub(super) fn backward<T: Float>(
         for (i, first) in (task * shares.task..last).step_by(shares.piece).enumerate() {
             let rows = shares.piece.min(last - first);
             let (hd, dy) = (&mut hd[..rows * rank], &dy[first * output..][..rows * output]);
-            if pulls || da.is_some() {
+            if narrows {
                 matrices.down(dy, hd);
             }
             if pulls {
