@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Projection {
-    /// Entries ±1/√rank from a seed: nothing is kept. E[PᵀP] = I.
+    /// Entries ±1/√rank from a seed: nothing is kept. E\[PᵀP\] = I.
     Rademacher,
-    /// Normal entries of variance 1/rank from a seed: nothing is kept. E[PᵀP] = I.
+    /// Normal entries of variance 1/rank from a seed: nothing is kept. E\[PᵀP\] = I.
     Gaussian,
-    /// Orthogonal rows in random directions, scaled by √(size/rank) so that E[PᵀP] = I; kept.
+    /// Orthogonal rows in random directions, scaled by √(size/rank) so that E\[PᵀP\] = I; kept.
     Orthonormal,
     /// The leading left singular vectors of the gradient (GaLore, Zhao et al. 2024); kept.
     Svd,

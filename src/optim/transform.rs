@@ -148,7 +148,7 @@ fn scale(gradient: &mut Array, factor: f64) {
     if gradient.device().computes() {
         float!(gradient.dtype(), T => {
             let factor = <T as Real>::of(factor);
-            cpu::rows(gradient.slice_mut::<T>(), 1, |_, g| g.iter_mut().for_each(|g| *g = *g * factor));
+            cpu::rows(gradient.slice_mut::<T>(), 1, |_, g| g.iter_mut().for_each(|g| *g *= factor));
         });
     }
 }
