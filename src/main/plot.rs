@@ -67,63 +67,88 @@ const COLORS: [RGBColor; 12] = [
     RGBColor(90, 60, 120),
 ];
 
-/// Optimizer bytes and the whole peak over rank, side by side, both axes logarithmic. A method without a rank is a level
-/// line.
+/// Optimizer bytes, on a logarithmic axis, and the whole peak over rank. A method without a rank is a level line.
 pub fn memory_by_rank(path: &Path, all: &[Planned]) -> Result<()> {
     let failed = |error: &dyn std::fmt::Display| Error::File {
         path: path.into(),
         source: std::io::Error::other(error.to_string()),
     };
+    let curves = by_rank(all, |bytes| bytes.optimizer);
+    let ends = |(low, high): (f64, f64), x: f64| (low.min(x), x.max(high));
+    let all_points = || curves.iter().flat_map(|(_, points)| points);
+    let (bottom, top) = all_points().map(|point| point.1).filter(|&x| x > 0.0).fold((f64::INFINITY, 0.0), ends);
+    let (left, right) = all_points().map(|point| point.0).fold((f64::INFINITY, 1.0), ends);
+    if bottom > top {
+        return Ok(());
+    }
     let root = SVGBackend::new(path, (2 * SIZE.0 * 3 / 4, SIZE.1)).into_drawing_area();
     root.fill(&WHITE).map_err(|e| failed(&e))?;
-    let panels = root.split_evenly((1, 2));
-    let parts: [(&str, fn(&MemoryUse) -> u64); 2] =
-        [("optimizer state (MiB)", |bytes| bytes.optimizer), ("peak (MiB)", |bytes| bytes.total)];
-    for (panel, (title, part)) in panels.iter().zip(parts) {
-        by_rank(panel, title, all, part).map_err(|e| failed(&e))?;
-    }
+    let (state, peak) = root.split_horizontally(SIZE.0 * 5 / 8);
+    let logarithmic = (bottom / 1.5..top * 1.5).log_scale();
+    panel(&state, "optimizer state (MiB)", &curves, left..right, logarithmic, false).map_err(|e| failed(&e))?;
+    let curves = by_rank(all, |bytes| bytes.total);
+    let top = curves.iter().flat_map(|(_, points)| points).map(|point| point.1).fold(0.0, f64::max);
+    panel(&peak, "peak of the whole run (MiB)", &curves, left..right + 0.45 * (right - left), 0.0..top * 1.05, true)
+        .map_err(|e| failed(&e))?;
     root.present().map_err(|e| failed(&e))
 }
 
-type Panel<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+/// A method's name, and its MiB over the logarithm of its ranks.
+type Named<'a> = (&'a str, Vec<(f64, f64)>);
 
-fn by_rank(
-    panel: &Panel<'_>,
-    title: &str,
-    all: &[Planned],
-    part: fn(&MemoryUse) -> u64,
-) -> std::result::Result<(), Box<dyn std::error::Error>> {
-    let ranks = || all.iter().filter_map(|planned| planned.rank).map(|rank| rank as f64);
-    let (left, right) = ranks().fold((f64::INFINITY, 1.0), |(low, high), r| (low.min(r), r.max(high)));
-    let value = |planned: &Planned| planned.plan.as_ref().ok().map(|plan| part(&plan.peak_bytes) as f64 / MIB);
-    let ends = |(low, high): (f64, f64), x: f64| (low.min(x), x.max(high));
-    let (bottom, top) = all.iter().filter_map(value).filter(|&x| x > 0.0).fold((f64::INFINITY, 0.0), ends);
-    if left > right || bottom > top {
-        return Ok(());
+fn by_rank(all: &[Planned], part: fn(&MemoryUse) -> u64) -> Vec<Named<'_>> {
+    let ranks: Vec<f64> = all.iter().filter_map(|planned| planned.rank).map(|rank| (rank as f64).log2()).collect();
+    let mut curves: Vec<Named<'_>> = Vec::new();
+    for planned in all {
+        let Ok(plan) = &planned.plan else { continue };
+        let bytes = part(&plan.peak_bytes) as f64 / MIB;
+        let points = match planned.rank {
+            Some(rank) => vec![((rank as f64).log2(), bytes)],
+            None => ranks.iter().map(|&rank| (rank, bytes)).collect(),
+        };
+        match curves.last_mut().filter(|(name, _)| *name == planned.method) {
+            Some((_, curve)) => curve.extend(points),
+            None => curves.push((&planned.method, points)),
+        }
     }
-    let mut chart = ChartBuilder::on(panel)
+    curves.iter_mut().for_each(|(_, points)| points.sort_by(|a, b| a.0.total_cmp(&b.0)));
+    curves
+}
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+
+/// One chart, with the names of its curves or without.
+fn panel<Y>(
+    area: &Area<'_>,
+    title: &str,
+    curves: &[Named<'_>],
+    x: std::ops::Range<f64>,
+    y: Y,
+    names: bool,
+) -> std::result::Result<(), Box<dyn std::error::Error>>
+where
+    Y: plotters::coord::ranged1d::AsRangedCoord<Value = f64>,
+    Y::CoordDescType: plotters::coord::ranged1d::ValueFormatter<f64>,
+{
+    let mut chart = ChartBuilder::on(area)
         .caption(title, ("sans-serif", 18))
         .margin(12)
         .x_label_area_size(36)
         .y_label_area_size(56)
-        .build_cartesian_2d((left..right.max(left * 2.0)).log_scale(), (bottom / 1.3..top * 1.3).log_scale())?;
-    let (rank, size) = (|r: &f64| format!("{r:.0}"), |x: &f64| format!("{x:.3}"));
-    chart.configure_mesh().x_desc("rank").x_label_formatter(&rank).y_label_formatter(&size).draw()?;
-    let mut names: Vec<&str> = all.iter().map(|planned| &*planned.method).collect();
-    names.dedup();
-    for (name, color) in names.iter().zip(COLORS.iter().cycle()) {
-        let of = all.iter().filter(|planned| planned.method == *name);
-        let mut points: Vec<(f64, f64)> =
-            of.filter_map(|planned| Some((planned.rank.map_or(left, |rank| rank as f64), value(planned)?))).collect();
-        if let [(_, level)] = points[..] {
-            points.push((right, level));
-        }
+        .build_cartesian_2d(x, y)?;
+    let whole = |log: &f64| format!("{:.0}", log.exp2());
+    let size = |x: &f64| format!("{x}");
+    let mesh = &mut chart.configure_mesh();
+    mesh.x_desc("rank").x_label_formatter(&whole).y_label_formatter(&size).light_line_style(WHITE).draw()?;
+    for ((name, points), color) in curves.iter().zip(COLORS.iter().cycle()) {
         let style = color.stroke_width(2);
-        let drawn = chart.draw_series(LineSeries::new(points, style))?;
+        let drawn = chart.draw_series(LineSeries::new(points.iter().copied(), style))?;
         drawn.label(*name).legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
     }
-    let legend = &mut chart.configure_series_labels();
-    legend.position(SeriesLabelPosition::UpperLeft).background_style(WHITE.mix(0.8)).draw()?;
+    if names {
+        let legend = &mut chart.configure_series_labels();
+        legend.position(SeriesLabelPosition::LowerRight).background_style(WHITE).border_style(WHITE).draw()?;
+    }
     Ok(())
 }
 

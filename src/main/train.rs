@@ -3,7 +3,7 @@
 use crate::progress::Progress;
 use crate::{args, generate, plot, table};
 use eckart::nn::Sampling;
-use eckart::train::{Control, Trained, run as run_training};
+use eckart::train::{Control, Trained, beside_adamw, run as run_training};
 use eckart::{Result, Seed};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -61,10 +61,9 @@ fn sum_up(trained: &Trained) -> Result<()> {
     let sampling = Sampling { temperature: 0.8, top_k: None, seed };
     let sample = rayon::scope(|_| generate::write(&trained.model, &trained.vocabulary, None, SAMPLE, sampling))?;
     println!("sample:\n{sample}\n");
-    println!(
-        "{}\n",
-        table::memory(&[("planned peak", report.planned_peak_bytes), ("measured peak", report.peak_bytes)])
-    );
+    let mut columns = vec![("planned peak", report.planned_peak_bytes), ("measured peak", report.peak_bytes)];
+    columns.extend(beside_adamw(&report.config, trained.model.config())?.map(|bytes| ("with AdamW", bytes)));
+    println!("{}\n", table::memory(&columns));
     if let (Some(loss), Some(perplexity)) = (report.val_loss, report.val_perplexity) {
         println!("validation loss {loss:.3}, perplexity {perplexity:.2}");
     }

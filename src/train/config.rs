@@ -44,8 +44,8 @@ pub struct Config {
     pub dropout: f64,
     /// Keep only the input of each block for backward and run the block again: less memory, more time.
     pub recompute: bool,
-    /// Optimizer.
-    pub optimizer: Method,
+    /// Optimizer; `flora` for a whole model, `adamw` for adapters if none.
+    pub optimizer: Option<Method>,
     /// What is trained of the model: all, or adapters beside frozen maps.
     pub adapter: Adapter,
     /// Factor on adapters, divided by their rank.
@@ -123,7 +123,7 @@ impl Default for Config {
             width: 128,
             dropout: 0.0,
             recompute: false,
-            optimizer: Method::Adamw,
+            optimizer: None,
             adapter: Adapter::None,
             alpha: 8.0,
             rank_stabilised: false,
@@ -162,9 +162,10 @@ const FREE: [&str; 6] = ["data", "out", "device", "memory", "save_every", "keep"
 impl Config {
     /// The same with every default that depends on other settings filled in; an error if it cannot work.
     pub fn resolved(&self) -> Result<Config> {
-        let usual = self.optimizer.defaults();
+        let usual = self.method().defaults();
         let model = ModelConfig::new(self.arch, 1, self.context, self.layers, self.heads, self.width);
         let full = Config {
+            optimizer: Some(self.method()),
             lr: self.lr.or(Some(usual.lr)),
             resample: self.resample.or(Some(usual.resample)),
             projection: self.projection.or(Some(usual.projection)),

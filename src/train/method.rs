@@ -96,14 +96,14 @@ impl Method {
 impl Config {
     /// The optimizer, with decay on matrices alone; the configuration must be resolved.
     pub fn optimizer(&self) -> Result<Optimizer> {
-        let usual = self.optimizer.defaults();
+        let usual = self.method().defaults();
         let groups = self.groups()?;
         let adam = Adam { beta1: self.beta1, beta2: self.beta2, epsilon: self.epsilon };
         let momentum = self.momentum.unwrap_or(usual.momentum);
         let scale = self.update_scale.unwrap_or(usual.scale);
         let lift = self.lift.unwrap_or(usual.lift);
         let subspaces = self.subspaces();
-        let optimizer = match self.optimizer {
+        let optimizer = match self.method() {
             Method::Adamw => Optimizer::new(adam, groups),
             Method::Sgd => Optimizer::new(Momentum { beta: momentum }, groups),
             Method::Adafactor => Optimizer::new(adafactor(momentum, self.scale_parameter), groups),
@@ -116,11 +116,16 @@ impl Config {
         Ok(optimizer.seeded(Seed(self.seed).named("optimizer")).accumulating(self.accumulation()))
     }
 
+    /// The optimizer, which depends on what is trained where the configuration does not say.
+    pub fn method(&self) -> Method {
+        let usual = if self.adapter == Adapter::None { Method::Flora } else { Method::Adamw };
+        self.optimizer.unwrap_or(usual)
+    }
+
     /// The same with nothing said about the method, its rank apart.
     pub(super) fn without_method(&self) -> Config {
-        let usual = Config::default();
         Config {
-            optimizer: usual.optimizer,
+            optimizer: None,
             adapter: Adapter::None,
             resample: None,
             projection: None,
@@ -135,7 +140,7 @@ impl Config {
     }
 
     fn subspaces(&self) -> Subspaces {
-        let usual = self.optimizer.defaults();
+        let usual = self.method().defaults();
         Subspaces {
             projection: self.projection.unwrap_or(usual.projection),
             rank: self.rank,
@@ -146,7 +151,7 @@ impl Config {
 
     /// How gradients are added up, where there are several micro-batches.
     fn accumulation(&self) -> Option<Accumulation> {
-        let wanted = self.compress_accumulation.unwrap_or(self.optimizer == Method::Flora);
+        let wanted = self.compress_accumulation.unwrap_or(self.method() == Method::Flora);
         let entries = match self.subspaces().projection {
             Projection::Gaussian => Entries::Gaussian,
             _ => Entries::Rademacher,

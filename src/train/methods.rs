@@ -1,6 +1,6 @@
 //! Every method on the same model: what each would take.
 
-use super::{Adapter, Config, Method, Plan};
+use super::{Adapter, Config, MemoryUse, Method, Plan};
 use crate::error::Result;
 use crate::nn::ModelConfig;
 use serde::Serialize;
@@ -27,18 +27,18 @@ pub struct Variant {
 
 /// Every way to train, the dense ones first.
 pub const VARIANTS: [Variant; 12] = [
-    dense("adamw", |config| config.optimizer = Method::Adamw),
-    dense("sgd", |config| config.optimizer = Method::Sgd),
-    dense("adafactor", |config| config.optimizer = Method::Adafactor),
+    dense("adamw", |config| config.optimizer = Some(Method::Adamw)),
+    dense("sgd", |config| config.optimizer = Some(Method::Sgd)),
+    dense("adafactor", |config| config.optimizer = Some(Method::Adafactor)),
     dense("adafactor, momentum", |config| {
-        config.optimizer = Method::Adafactor;
+        config.optimizer = Some(Method::Adafactor);
         config.momentum = Some(0.9);
     }),
-    low_rank("flora", |config| config.optimizer = Method::Flora),
-    low_rank("galore", |config| config.optimizer = Method::Galore),
-    low_rank("apollo", |config| config.optimizer = Method::Apollo),
-    dense("apollo-mini", |config| config.optimizer = Method::ApolloMini),
-    low_rank("compressed-adam", |config| config.optimizer = Method::CompressedAdam),
+    low_rank("flora", |config| config.optimizer = Some(Method::Flora)),
+    low_rank("galore", |config| config.optimizer = Some(Method::Galore)),
+    low_rank("apollo", |config| config.optimizer = Some(Method::Apollo)),
+    dense("apollo-mini", |config| config.optimizer = Some(Method::ApolloMini)),
+    low_rank("compressed-adam", |config| config.optimizer = Some(Method::CompressedAdam)),
     low_rank("lora", |config| config.adapter = Adapter::Lora),
     low_rank("lora+", |config| config.adapter = Adapter::LoraPlus),
     low_rank("dora", |config| config.adapter = Adapter::Dora),
@@ -60,6 +60,15 @@ impl Variant {
         config.rank = rank;
         config
     }
+}
+
+/// What the run of a resolved configuration would take with AdamW on all parameters; none if that is what it does.
+pub fn beside_adamw(config: &Config, model: &ModelConfig) -> Result<Option<MemoryUse>> {
+    if config.method() == Method::Adamw && config.adapter == Adapter::None {
+        return Ok(None);
+    }
+    let dense = VARIANTS[0].of(config, config.rank).resolved()?;
+    Plan::of_model(&dense, model).map(|plan| Some(plan.peak_bytes))
 }
 
 /// Plans every method, those of low rank at each of `ranks`, for a model of this configuration.

@@ -25,7 +25,7 @@ pub use adapter::Adapter;
 pub use checkpoint::{Checkpoint, Newest, Store};
 pub use config::Config;
 pub use method::{Defaults, Method};
-pub use methods::{Planned, VARIANTS, Variant, plan_all};
+pub use methods::{Planned, VARIANTS, Variant, beside_adamw, plan_all};
 pub use metrics::Metrics;
 pub use place::{latest, next_free, previous};
 pub use plan::{Plan, what_fits};

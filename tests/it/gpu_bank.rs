@@ -2,8 +2,12 @@
 
 use crate::gpu::device;
 use eckart::autograd::grad;
+use eckart::lowrank::{self, Method, Weighting};
+use eckart::nn::{Arch, Model, ModelConfig, Pass};
 use eckart::ops::Input;
-use eckart::{DType, Device, Seed, Tensor};
+use eckart::optim::Gradients;
+use eckart::{DType, Device, Module, Seed, Tensor};
+use std::collections::BTreeMap;
 
 /// Examples, their adapters, and sizes: time, in, rank, out.
 const CASES: [(&[u32], usize, [usize; 4]); 6] = [
@@ -66,4 +70,46 @@ fn adapters_beyond_the_bank_give_nan() {
     let y = zeros(&[2, 3, 4]).add_adapters(&zeros(&[2, 3, 5]), &zeros(&[2, 5, 1]), &zeros(&[2, 1, 4]), &ids, 1.0);
     let y = y.to_vec::<f32>().unwrap();
     assert!(y[..12].iter().all(|&y| y == 0.0) && y[12..].iter().all(|y| y.is_nan()), "{y:?}");
+}
+
+/// Loss and gradients of a small model in single precision.
+fn losses(model: &Model, ids: &Tensor) -> Vec<f64> {
+    let loss = model.loss(ids, ids, &Pass::default());
+    let mut all = widened(&loss.detach().to_vec::<f32>().unwrap());
+    let mut gradients = Gradients::new();
+    gradients.add(loss);
+    for (_, parameter) in model.parameters().iter().filter(|(_, parameter)| parameter.trains()) {
+        let gradient = Tensor::from_array(gradients.get(parameter.id()).unwrap().clone());
+        all.extend(widened(&gradient.to_vec::<f32>().unwrap()));
+    }
+    all
+}
+
+/// Adapters of either kind in one model, and factors where inputs lie, all the way from weights on the card.
+#[test]
+fn models_with_adapters_and_factors_agree_with_the_host() {
+    let Some(gpu) = device() else { return };
+    let run = |device: &Device| {
+        let mut model = Model::new(&ModelConfig::new(Arch::Llama, 11, 8, 2, 2, 8), Seed(1), device).unwrap();
+        let ids: Vec<u32> = (0..24).map(|i| i * 7 % 11).collect();
+        let ids = Tensor::new(&ids, [4, 6], device);
+        let moments = lowrank::moments(&mut model, &["up_proj"], |model| {
+            model.logits(&ids, &Pass::default());
+            Ok(())
+        });
+        let ranks = BTreeMap::from([("model.layers.1.mlp.up_proj".to_owned(), 3)]);
+        let weighting = Weighting { moments: &moments.unwrap(), damping: 1e-3 };
+        let method = Method { inputs: Some(weighting), ..Method::default() };
+        lowrank::factorize(&mut model, &ranks, &method).unwrap();
+        let trained = losses(&model, &ids);
+        lowrank::bank(&mut model, &["q_proj", "down_proj"], 3, 2, 4.0, Seed(2)).unwrap();
+        lowrank::hadamard(&mut model, &["v_proj"], 3, 2, 1.0, Seed(3)).unwrap();
+        lowrank::select(&mut model, &[2, 0, 0, 2]).unwrap();
+        [trained, losses(&model, &ids)].concat()
+    };
+    let (found, expected) = (run(&gpu), run(&Device::cpu()));
+    assert!(found.len() == expected.len() && found.len() > 1000);
+    for (i, (a, b)) in found.iter().zip(&expected).enumerate() {
+        assert!((a - b).abs() < 1e-5 * b.abs().max(1.0), "number {i}: {a} where the host has {b}");
+    }
 }

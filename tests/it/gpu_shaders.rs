@@ -105,8 +105,20 @@ fn run_projections(device: &Device) {
     }
 }
 
+/// Adapters per example, with sides on either side of a tile's.
+fn run_adapters(device: &Device) {
+    let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, device).contiguous();
+    for [time, inputs, rank, outputs] in [[8, 8, 4, 8], [8, 64, 4, 64], [64, 64, 4, 64], [64, 64, 32, 64]] {
+        let (x, ids) = (zeros(&[2, time, inputs]).leaf(), Tensor::new(&[0_u32, 1], [2], device));
+        let (a, b) = (zeros(&[3, inputs, rank]).leaf(), zeros(&[3, rank, outputs]).leaf());
+        let y = zeros(&[2, time, outputs]).add_adapters(&x, &a, &b, &ids, 1.0);
+        vjp(&y, &y.detach(), &[&x, &a, &b], false);
+    }
+}
+
 fn kernels() -> BTreeSet<KernelKey> {
     let device = Device::null_gpu();
+    run_adapters(&device);
     run_samples(&device);
     run_models(&device);
     run_products(&device);

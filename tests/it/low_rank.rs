@@ -203,7 +203,7 @@ fn compressed_accumulation_holds_sketches_alone() {
 #[test]
 fn what_cannot_work_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
-    let flora = Config { optimizer: Method::Flora, ..base(folder.path(), "refused") };
+    let flora = Config { optimizer: Some(Method::Flora), ..base(folder.path(), "refused") };
     let refused = |config: Config| tiny::train(&config, false).err().expect("refused").to_string();
     let transfer = Config {
         lift: Some(Lift::FreshAndUp),

@@ -20,7 +20,7 @@ fn grid(folder: &std::path::Path) -> Vec<Config> {
                     accumulate,
                     recompute,
                     dropout,
-                    optimizer,
+                    optimizer: Some(optimizer),
                     ..tiny::config(folder, "")
                 };
                 all.push(Config { steps: 2, out: Some(folder.join(all.len().to_string())), ..sizes });

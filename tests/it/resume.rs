@@ -43,7 +43,12 @@ fn for_any_number_of_threads_inside_accumulation_windows_with_dropout() {
 fn for_every_method_and_family() {
     let folder = tempfile::tempdir().unwrap();
     for (arch, optimizer) in [(Arch::Llama, Method::Adamw), (Arch::Gpt2, Method::Sgd)] {
-        let run = |out: String| Config { arch, optimizer, accumulate: 2, ..tiny::config(folder.path(), &out) };
+        let run = |out: String| Config {
+            arch,
+            optimizer: Some(optimizer),
+            accumulate: 2,
+            ..tiny::config(folder.path(), &out)
+        };
         let (whole, pieces) = (run(format!("{arch:?}")), run(format!("{arch:?} in pieces")));
         tiny::train(&whole, false).unwrap();
         in_pieces(&pieces, 3);
