@@ -36,7 +36,8 @@ fn is_finite(x: &Tensor) -> Result<bool> {
 }
 
 /// Makes every adapter a part of its base weight, so that the model costs no more than without. The adapters stay where
-/// they are, without effect until [`unmerge`]. Those that are merged already are left alone.
+/// they are, without effect until [`unmerge`]; what is saved in between holds them twice, so [`bake`] first. Those that
+/// are merged already are left alone.
 ///
 /// With `check`, factors or sums that are not finite are an error that names the layer. Fails, with nothing changed, on
 /// these and on an adapter whose base is not a dense matrix.

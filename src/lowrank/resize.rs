@@ -12,8 +12,9 @@ impl Lora {
     /// start, new rows of B are zero (in the place of an embedding the other way round, B normal), and s stays. Call
     /// [`Optimizer::resize`](crate::optim::Optimizer::resize) after, so that the optimizer knows the new shapes.
     ///
-    /// A rank below the present one or above the smaller side is an error.
+    /// A rank below the present one or above the smaller side is an error, as is an adapter that is merged.
     pub fn grow(&mut self, rank: usize, seed: Seed) -> Result<()> {
+        self.apart()?;
         let [input, output] = self.base.sizes();
         let (old, most) = (self.rank(), input.min(output));
         if rank < old || rank > most {
@@ -33,6 +34,13 @@ impl Lora {
         Ok(())
     }
 
+    fn apart(&self) -> Result<()> {
+        match self.is_merged() {
+            true => Err(Error::Config("an adapter that is merged keeps its rank: unmerge it first".into())),
+            false => Ok(()),
+        }
+    }
+
     /// What a start has to know to draw `rank` columns more.
     fn site(&self, rank: usize, seed: Seed) -> Site<'_> {
         let (dtype, device) = (self.a.tensor().dtype(), self.a.tensor().device().clone());
@@ -45,8 +53,9 @@ impl Lora {
     /// that an optimizer has of A and B means nothing for the new ones, see
     /// [`Optimizer::resize`](crate::optim::Optimizer::resize).
     ///
-    /// A rank of 0 or above the present one is an error, as are factors that are not finite.
+    /// A rank of 0 or above the present one is an error, as are factors that are not finite and an adapter that is merged.
     pub fn shrink(&mut self, rank: usize) -> Result<()> {
+        self.apart()?;
         let old = self.rank();
         if rank == 0 || rank > old {
             return Err(Error::Config(format!("an adapter of rank {old} shrunk to {rank}: give one from 1 to {old}")));

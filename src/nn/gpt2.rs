@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "slice: 0..9 of dimension 0")]
+    #[should_panic(expected = "rows 0 to 9 of a map that has 8")]
     fn there_are_no_positions_beyond_the_context() {
         let config = ModelConfig::new(crate::nn::Arch::Gpt2, 7, 8, 1, 1, 4);
         let ids = Tensor::new(&[0_u32; 9], [1, 9], &Device::null());

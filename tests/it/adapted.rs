@@ -120,6 +120,10 @@ fn growing_changes_nothing_and_shrinking_little() {
         let error = net.layer.get_mut::<Lora>().unwrap().shrink(rank).unwrap_err().to_string();
         assert!(error.contains(&format!("shrunk to {rank}: give one from 1 to 2")), "{error}");
     }
+    merge(&mut net, Keep::Weights, true).unwrap();
+    let map = net.layer.get_mut::<Lora>().unwrap();
+    let errors = [map.grow(5, Seed(0)), map.shrink(1)].map(|result| result.unwrap_err().to_string());
+    assert!(errors.iter().all(|error| error.contains("unmerge it first")), "{errors:?}");
     assert_eq!(lora(&net).rank(), 2);
 }
 

@@ -276,6 +276,26 @@ fn hessian_vector_products_over_the_adapter() {
     }
 }
 
+/// Nothing of the size of W is made on the way, and a plan counts what a run takes.
+#[test]
+fn memory_of_hessian_vector_products() {
+    let peak = |device: &Device, [input, output]: [usize; 2]| {
+        let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, device).contiguous();
+        let (x, w, bias) = (zeros(&[40, input]), zeros(&[input, output]), zeros(&[output]));
+        let at = [zeros(&[input, 2]), zeros(&[2, output])];
+        let v: Direction = vec![Some(zeros(&[input, 2])), Some(zeros(&[2, output]))];
+        let before = device.ledger().live().total();
+        device.ledger().reset_peak();
+        hvp(|p| x.lora(&w, &p[0], &p[1], Some(&bias), SCALE).sin().sum_all(), &at, &[v]);
+        device.ledger().peak().total() - before
+    };
+    assert_eq!(peak(&Device::null(), [96, 64]), peak(&Device::cpu(), [96, 64]));
+    for device in [Device::null(), Device::null_gpu()] {
+        let found = peak(&device, [2048, 2048]);
+        assert!(found < 4 * 2048 * 2048 / 3, "{found} bytes");
+    }
+}
+
 /// Most bytes during a layer's forward pass, and during its backward pass, x being kept and its gradient wanted.
 fn peaks(device: &Device, rows: usize, [input, output]: [usize; 2], adapter: Option<AdapterConfig>) -> [u64; 2] {
     let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, device).contiguous();

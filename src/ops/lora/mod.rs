@@ -5,10 +5,11 @@
 
 pub(super) mod cpu;
 pub(super) mod gpu;
+mod tangent;
 
 use super::linear::Linear;
 use super::{Input, Op, Outputs, Sample};
-use crate::autograd::{Derivative, Factors, Fused, GpuBackward, Saved, SavedArrays, Saves, apply_onto};
+use crate::autograd::{Derivative, Factors, Fused, GpuBackward, Saved, SavedArrays, Saves, Tangents, apply_onto};
 use crate::device::cpu::{Matrix, Start};
 use crate::device::{Array, Spec};
 use crate::float;
@@ -202,6 +203,10 @@ impl Fused for Lora {
         let db = needs[3].then(|| self.outer(turned, &self.down(saved.input(0), saved.input(2)), c));
         let bias = || c.rows().sum(&[0]);
         Some([dx, dw, da, db].into_iter().chain(needs.get(4).map(|&needed| needed.then(bias))).collect())
+    }
+
+    fn tangents(&self) -> Option<&dyn Tangents> {
+        Some(self)
     }
 
     fn gpu(&self) -> Option<&dyn GpuBackward> {
