@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 const LAYERS: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
-const RANK: usize = 12;
+const RANK: usize = 6;
 
 fn batch(text: &[u32], step: u64, device: &Device) -> (Tensor, Tensor) {
     training_batch(text, 32, 8, Seed(step)).upload(device)
@@ -41,11 +41,7 @@ fn main() -> Result<()> {
     let config = ModelConfig::new(Arch::Llama, corpus.vocabulary.size(), 32, 2, 4, 64);
     let mut model = Model::new(&config, Seed(1), &Device::cpu())?;
     train(&mut model, text, 400, 3e-3);
-    println!(
-        "trained                      loss {:.3}, {} parameters",
-        loss(&model, held)?,
-        model.trainable_parameters()
-    );
+    println!("trained                    loss {:.3}, {} parameters", loss(&model, held)?, model.trainable_parameters());
 
     // What goes into each layer, counted over a few batches.
     let inputs = moments(&mut model, &LAYERS, |model| {
@@ -63,18 +59,18 @@ fn main() -> Result<()> {
     let mut plain = model.clone();
     factorize(&mut plain, &ranks, &Method::default())?;
     println!(
-        "nearest weights of rank {RANK}   loss {:.3}, {} parameters",
+        "nearest weights of rank {RANK}  loss {:.3}, {} parameters",
         loss(&plain, held)?,
         plain.trainable_parameters()
     );
 
     let weighting = Weighting { moments: &inputs, damping: 1e-4 };
     let replaced = factorize(&mut model, &ranks, &Method { inputs: Some(weighting), ..Method::default() })?;
-    println!("nearest outputs of rank {RANK}   loss {:.3}", loss(&model, held)?);
+    println!("nearest outputs of rank {RANK}  loss {:.3}", loss(&model, held)?);
     for layer in &replaced {
         println!("  {:34} off by {:.0} %", layer.path, 100.0 * layer.error);
     }
     train(&mut model, text, 100, 1e-3);
-    println!("a hundred steps later        loss {:.3}", loss(&model, held)?);
+    println!("a hundred steps later      loss {:.3}", loss(&model, held)?);
     Ok(())
 }
