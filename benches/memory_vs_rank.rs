@@ -67,6 +67,12 @@ fn measured(config: &Config, name: &str) -> Report {
     report
 }
 
+/// `n` times so many bytes. Takes a little time for each: criterion looks for an `n` that takes long enough, and would
+/// not stop before it overflows.
+fn times(n: u64, bytes: u64) -> u64 {
+    (0..n).map(|_| std::hint::black_box(bytes)).sum()
+}
+
 fn as_planned(name: &str, planned: MemoryUse, measured: MemoryUse) {
     for ((tag, planned), (_, measured)) in planned.rows().into_iter().zip(measured.rows()) {
         let miss = planned.abs_diff(measured) as f64 / measured.max(1) as f64;
@@ -83,7 +89,7 @@ fn main() {
         let _ = std::fs::remove_dir_all(PathBuf::from("target/criterion").join(part));
     }
     let short = Duration::from_millis(1);
-    let quick = |c: Criterion| c.sample_size(10).warm_up_time(short).measurement_time(short);
+    let quick = |c: Criterion| c.sample_size(10).warm_up_time(short).measurement_time(short).nresamples(1001);
     let mut criterion = quick(Criterion::default()).with_measurement(Peak).configure_from_args();
     let base = Config { steps: 2, batch: 4, width: 128, layers: 2, ..Config::default() };
     for variant in &VARIANTS {
@@ -95,7 +101,7 @@ fn main() {
                 group.bench_with_input(BenchmarkId::new(variant.name, rank), &rank, |bench, &rank| {
                     let report = report.get_or_insert_with(|| measured(&variant.of(&base, rank), &name));
                     let peak = bytes(&report.peak_bytes).max(1);
-                    bench.iter_custom(|n| peak * n);
+                    bench.iter_custom(|n| times(n, peak));
                 });
             }
         }
