@@ -29,7 +29,7 @@ impl Subspaces {
 ///
 /// The parts stand in the order of the published PyTorch code: second moment of the full gradient, momentum of what
 /// that gives, clip, scale. As published, `lift` is [`Lift::FreshAndUp`] and momentum is moved by [`Transfer::Transfer`];
-/// [`Lift::Within`] with [`Transfer::Reset`] does better at every rank, see EXPERIMENTS.md.
+/// [`Lift::Within`] with [`Transfer::Reset`] did better at every rank tried, see EXPERIMENTS.md.
 pub fn flora(subspaces: Subspaces, momentum: f64, lift: Lift, scale_parameter: bool) -> Chain {
     let mut links: Vec<Box<dyn Transform>> = vec![
         Box::new(Factored::default()),

@@ -77,7 +77,7 @@ impl Method {
             Method::Adamw => usual,
             Method::Sgd => Defaults { lr: 0.1, momentum: 0.9, ..usual },
             Method::Adafactor => Defaults { lr: 3e-3, ..usual },
-            Method::Flora => Defaults { lr: 5e-3, momentum: 0.9, transfer: Transfer::Reset, ..usual },
+            Method::Flora => Defaults { lr: 3e-3, momentum: 0.9, transfer: Transfer::Reset, ..usual },
             Method::Apollo => Defaults { lr: 3e-3, projection: Projection::Gaussian, ..usual },
             Method::ApolloMini => {
                 Defaults { lr: 3e-3, projection: Projection::Gaussian, scale: 128_f64.sqrt(), ..usual }
