@@ -36,6 +36,12 @@ impl Projection {
         }
     }
 
+    /// How many times as long as an orthogonal projection PᵀP makes what lies in the subspace, on average: size/rank
+    /// where E\[PᵀP\] = I, 1 where rows are orthonormal.
+    pub fn gain(self, rank: usize, size: usize) -> f64 {
+        if self == Projection::Svd { 1.0 } else { size as f64 / rank as f64 }
+    }
+
     /// The matrix that a seed stands for, if it is one.
     pub fn random(self, rank: usize, seed: Seed) -> Option<Random> {
         self.entries().map(|entries| Random { entries, rank, seed })

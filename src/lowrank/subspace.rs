@@ -37,7 +37,7 @@ pub enum Transfer {
     /// Moved by Q = P_new P_oldᵀ, as if lifted and brought down again (Flora). With random P it makes it longer, by
     /// √(size/rank) on average.
     Transfer,
-    /// Moved by √(rank/size) Q, which keeps its length on average.
+    /// Moved by √(rank/size) Q, which keeps its length on average; by Q itself where rows of P are orthonormal.
     Scaled,
     /// Begins again at zero.
     Reset,
@@ -73,6 +73,10 @@ impl InSubspace {
         sides(shape).is_some_and(|[small, _]| small >= self.rank)
     }
 
+    fn gain(&self, size: usize) -> f64 {
+        self.projection.gain(self.rank, size)
+    }
+
     /// The subspace of step `step`, for a gradient whose smaller side is `size`; `kept` is the slot of its basis.
     fn basis(&self, at: &At<'_>, step: u64, size: usize, kept: Option<&Array>) -> Basis {
         let seed = at.seed.named("subspace").fold(step / self.resample);
@@ -106,7 +110,7 @@ impl InSubspace {
             }
         };
         if let Some(old) = old {
-            let shrink = if self.transfer == Transfer::Scaled { (self.rank as f64 / size as f64).sqrt() } else { 1.0 };
+            let shrink = if self.transfer == Transfer::Scaled { self.gain(size).sqrt().recip() } else { 1.0 };
             self.inner.change_basis(at, inner, &(new.overlap(&old, g) * shrink));
         }
         if step > 0 && self.transfer == Transfer::Reset {
@@ -136,10 +140,8 @@ impl InSubspace {
             Lift::Whole => g * quotient(&[0, 1]),
             Lift::Within => {
                 let before = before.as_ref().expect("kept for its length");
-                // P is longer than an orthogonal projection by √(size/rank), and is used twice.
-                let within = self.rank as f64 / g.shape()[0] as f64;
                 let directed = update * (norm(before, &[0, 1]) / (norm(update, &[0, 1]) + EPSILON));
-                g + basis.up(&((directed - before) * within))
+                g + basis.up(&((directed - before) * (1.0 / self.gain(g.shape()[0]))))
             }
             Lift::FreshAndUp => unreachable!("made before the state changes"),
         }
@@ -218,7 +220,7 @@ impl Transform for InSubspace {
         if !self.compresses(&parameter.shape) || self.transfer != Transfer::Transfer {
             return Ok(());
         }
-        let growth = (small as f64 / self.rank as f64).sqrt();
+        let growth = self.gain(small).sqrt();
         let kept = decay.powf(self.resample as f64) * growth;
         if kept <= 0.5 {
             return Ok(());
