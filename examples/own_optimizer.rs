@@ -4,7 +4,7 @@
 
 use eckart::device::Spec;
 use eckart::lowrank::{InSubspace, Lift, Projection, Transfer};
-use eckart::optim::{At, Gradients, Group, Optimizer, Slot, Transform};
+use eckart::optim::{At, ChangeBasis, Gradients, Group, Optimizer, Slot, Transform};
 use eckart::{Array, Device, Module, Parameter, Result, Seed, Tensor, module, module::normal};
 
 struct SignMomentum {
@@ -24,6 +24,12 @@ impl Transform for SignMomentum {
         sign.into_array()
     }
 
+    fn moves(&self) -> Option<&dyn ChangeBasis> {
+        Some(self)
+    }
+}
+
+impl ChangeBasis for SignMomentum {
     fn change_basis(&self, at: &At<'_>, state: &mut [Array], q: &Tensor) {
         let moved = q.matmul(&Tensor::from_array(state[0].clone()));
         at.store(&mut state[0], moved);

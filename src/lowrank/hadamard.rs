@@ -104,7 +104,7 @@ impl Hadamard {
         ins.extend(&weights);
         let mut sum = y;
         for first in (0..rank).step_by(together) {
-            let (base, scale, count) = (hollow(&self.base), self.scale, together.min(rank - first));
+            let (base, scale, count) = (self.base.hollow(), self.scale, together.min(rank - first));
             let segment = move |ins: &[Tensor]| {
                 let mut base = base.clone();
                 base.bind(&ins[4..]);
@@ -119,16 +119,6 @@ impl Hadamard {
         }
         sum
     }
-}
-
-/// The base without its weights, which are given to it each time: a copy that held on to them would keep updates from
-/// being made in place.
-fn hollow(base: &LinearMap) -> LinearMap {
-    let mut shell = base.clone();
-    let empty = |t: &Tensor| Tensor::zeros([0], t.dtype(), t.device());
-    let nothing: Vec<Tensor> = shell.parameters().iter().map(|(_, p)| empty(p.tensor())).collect();
-    shell.bind(&nothing);
-    shell
 }
 
 /// Gives every layer that is meant a [`Hadamard`] map of `n` adapters of this rank, and freezes all other parameters but

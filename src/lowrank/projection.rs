@@ -107,8 +107,3 @@ pub fn sides(shape: &Shape) -> Option<[usize; 2]> {
         _ => None,
     }
 }
-
-/// The matrix with its smaller side first: itself or its transpose.
-pub fn oriented(x: &Tensor) -> Tensor {
-    if x.shape()[0] <= x.shape()[1] { x.clone() } else { x.t() }
-}

@@ -1,7 +1,8 @@
 //! Optimizers whose state lives in a subspace of a matrix's smaller side.
 
-use super::projection::{Basis, Projection, oriented, sides};
+use super::projection::{Basis, Projection, sides};
 use crate::device::{Array, Spec};
+use crate::ops::project::smaller_first;
 use crate::optim::{At, Slot, Transform};
 use crate::shape::Shape;
 use crate::tensor::Tensor;
@@ -43,6 +44,13 @@ pub enum Transfer {
     Reset,
     /// Its numbers stay, and mean something else from now on (GaLore, APOLLO).
     Keep,
+}
+
+impl Transfer {
+    /// Whether state is moved by a product.
+    fn moves(self) -> bool {
+        matches!(self, Transfer::Transfer | Transfer::Scaled)
+    }
 }
 
 /// From a compressed update to a full one.
@@ -92,7 +100,7 @@ impl InSubspace {
         if !step.is_multiple_of(self.resample) {
             return self.basis(at, step, size, own.first());
         }
-        let moves = step > 0 && matches!(self.transfer, Transfer::Transfer | Transfer::Scaled);
+        let moves = step > 0 && self.transfer.moves();
         let old = moves.then(|| match self.basis(at, step - 1, size, own.first()) {
             // A GPU writes the new basis over the old one.
             Basis::Kept(p) => Basis::Kept(Tensor::from_array(p.array().to_owned())),
@@ -111,7 +119,8 @@ impl InSubspace {
         };
         if let Some(old) = old {
             let shrink = if self.transfer == Transfer::Scaled { self.gain(size).sqrt().recip() } else { 1.0 };
-            self.inner.change_basis(at, inner, &(new.overlap(&old, g) * shrink));
+            let moves = self.inner.moves().expect("state that is to be moved can be");
+            moves.change_basis(at, inner, &(new.overlap(&old, g) * shrink));
         }
         if step > 0 && self.transfer == Transfer::Reset {
             for slot in inner {
@@ -149,7 +158,7 @@ impl InSubspace {
 
     fn compressed(&self, at: &At<'_>, state: &mut [Array], gradient: Array) -> Tensor {
         let full = Tensor::from_array(at.scaled(gradient));
-        let g = oriented(&full);
+        let g = smaller_first(&full);
         let (own, inner) = state.split_at_mut(usize::from(!self.projection.is_seed()));
         let (norm, inner) = inner.split_at_mut(usize::from(self.limit.is_some()));
         let fresh = (self.lift == Lift::FreshAndUp).then(|| self.fresh(at, &g, own, inner));
@@ -216,8 +225,17 @@ impl Transform for InSubspace {
     }
 
     fn check(&self, parameter: &Spec) -> Result<(), String> {
+        if !self.compresses(&parameter.shape) {
+            return self.inner.check(parameter);
+        }
+        if matches!(self.lift, Lift::FreshAndUp | Lift::Within) && self.inner.mean().is_none() {
+            return Err("this lift is for a running mean, which the inner transform is not".into());
+        }
+        if self.transfer.moves() && self.inner.moves().is_none() {
+            return Err("state of the inner transform cannot be moved to another subspace: reset or keep it".into());
+        }
         let (Some([small, _]), Some([decay, _])) = (sides(&parameter.shape), self.inner.mean()) else { return Ok(()) };
-        if !self.compresses(&parameter.shape) || self.transfer != Transfer::Transfer {
+        if self.transfer != Transfer::Transfer {
             return Ok(());
         }
         let growth = self.gain(small).sqrt();

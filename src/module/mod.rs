@@ -39,6 +39,19 @@ pub trait Module {
         copy
     }
 
+    /// The same without its values, for who [binds](Module::bind) them anew each time: a copy that held on to them would
+    /// keep updates from being made in place.
+    fn hollow(&self) -> Self
+    where
+        Self: Clone,
+    {
+        let mut shell = self.clone();
+        let empty = |t: &Tensor| Tensor::zeros([0], t.dtype(), t.device());
+        let nothing: Vec<Tensor> = shell.parameters().iter().map(|(_, p)| empty(p.tensor())).collect();
+        shell.bind(&nothing);
+        shell
+    }
+
     /// Number of elements of all parameters that train.
     fn trainable_parameters(&self) -> usize {
         let mut count = 0;

@@ -127,23 +127,13 @@ where
     }
     let mut ins = vec![x];
     ins.extend(block.parameters().into_iter().map(|(_, parameter)| parameter.tensor().clone()));
-    let shell = hollow(block);
+    let shell = block.hollow();
     let segment = move |ins: &[Tensor]| {
         let mut copy = shell.clone();
         copy.bind(&ins[1..]);
         run(&copy, &ins[0], mask.as_ref())
     };
     crate::autograd::checkpoint(segment, &ins.iter().collect::<Vec<_>>())
-}
-
-/// The block without its weights, which a segment is given each time it runs: a copy that held on to them would keep
-/// updates from being made in place.
-fn hollow<B: Module + Clone>(block: &B) -> B {
-    let mut shell = block.clone();
-    let empty = |t: &Tensor| Tensor::zeros([0], t.dtype(), t.device());
-    let nothing: Vec<Tensor> = shell.parameters().iter().map(|(_, p)| empty(p.tensor())).collect();
-    shell.bind(&nothing);
-    shell
 }
 
 /// Cosines and sines of rotary positions, computed in double precision, as a tensor that no gradient flows to.

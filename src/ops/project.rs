@@ -7,8 +7,8 @@ mod host;
 mod normal;
 mod random;
 
-pub(crate) use random::compresses_rows;
 pub use random::{Entries, Random};
+pub(crate) use random::{compresses_rows, smaller_first};
 
 use super::matmul::held;
 use super::{Input, Op, Outputs, Sample};

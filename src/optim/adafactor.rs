@@ -3,7 +3,7 @@
 //! The order of the parts is that of Flora's published code, second moment, momentum, clip, so that the low-rank
 //! optimizers differ from this one in nothing but what they compress.
 
-use super::{At, Chain, Slot, Transform};
+use super::{At, Chain, ChangeBasis, Slot, Transform};
 use crate::device::{Array, Spec};
 use crate::tensor::Tensor;
 
@@ -98,6 +98,12 @@ impl Transform for Mean {
         Some([self.beta, 1.0 - self.beta])
     }
 
+    fn moves(&self) -> Option<&dyn ChangeBasis> {
+        Some(self)
+    }
+}
+
+impl ChangeBasis for Mean {
     fn change_basis(&self, at: &At<'_>, state: &mut [Array], q: &Tensor) {
         let moved = q.matmul(&Tensor::from_array(state[0].clone()));
         at.store(&mut state[0], moved);

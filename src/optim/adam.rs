@@ -1,6 +1,6 @@
 //! Adam, in one pass over weights, gradients and state.
 
-use super::{At, Now, Slot, Transform, Turn};
+use super::{At, ChangeBasis, Now, Slot, Transform, Turn};
 use crate::device::{Array, Spec, cpu};
 use crate::float;
 use crate::scalar::Float;
@@ -47,6 +47,23 @@ impl Transform for Adam {
         Some([self.beta1, self.beta2])
     }
 
+    fn moves(&self) -> Option<&dyn ChangeBasis> {
+        Some(self)
+    }
+
+    fn step(&self, now: &Now<'_>, turns: &mut [Turn<'_>]) {
+        if let Some(numbers) = now.numbers {
+            return self.record_adamw(numbers, turns);
+        }
+        for turns in turns.chunk_by_mut(|a, b| a.weight.dtype() == b.weight.dtype()) {
+            if turns[0].weight.device().computes() {
+                float!(turns[0].weight.dtype(), T => Formula::<T>::new(self, now.step, now.factor).step(turns));
+            }
+        }
+    }
+}
+
+impl ChangeBasis for Adam {
     /// LDAdam's rule (Robert et al. 2024): the mean is moved as a vector, the variance around it with the squares of Q.
     fn change_basis(&self, at: &At<'_>, state: &mut [Array], q: &Tensor) {
         let before = at.time() - 1.0;
@@ -62,17 +79,6 @@ impl Transform for Adam {
         drop((m, v));
         at.store(&mut state[0], first);
         at.store(&mut state[1], square);
-    }
-
-    fn step(&self, now: &Now<'_>, turns: &mut [Turn<'_>]) {
-        if let Some(numbers) = now.numbers {
-            return self.record_adamw(numbers, turns);
-        }
-        for turns in turns.chunk_by_mut(|a, b| a.weight.dtype() == b.weight.dtype()) {
-            if turns[0].weight.device().computes() {
-                float!(turns[0].weight.dtype(), T => Formula::<T>::new(self, now.step, now.factor).step(turns));
-            }
-        }
     }
 }
 

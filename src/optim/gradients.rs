@@ -1,6 +1,6 @@
 //! Gradients held until the step: added up over an accumulation window, with their common norm.
 
-use super::sketch::{Sketch, sketch_shape};
+use super::Sketch;
 use crate::autograd::{Gradient, LeafId, backward};
 use crate::device::cpu::row;
 use crate::device::{Array, Device, Spec, Tag, cpu, tagged};
@@ -99,7 +99,7 @@ impl Gradients {
     /// Type and shape of what is held of a leaf like this.
     pub fn spec(&self, leaf: LeafId, parameter: &Spec) -> Spec {
         match self.compressed.get(&leaf) {
-            Some((random, shape)) => Spec::new(parameter.dtype, sketch_shape(random, shape)),
+            Some((random, shape)) => Spec::new(parameter.dtype, random.sketch_shape(shape)),
             None => *parameter,
         }
     }

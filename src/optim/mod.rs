@@ -17,7 +17,7 @@ pub use gradients::{Gradients, Held};
 pub use momentum::Momentum;
 pub use schedule::Schedule;
 pub use sketch::Sketch;
-pub use transform::{At, Chain, Now, Slot, Transform};
+pub use transform::{At, Chain, ChangeBasis, Now, Slot, Transform};
 pub use turn::Turn;
 
 use crate::device::observe::{self, Stage};
@@ -71,10 +71,11 @@ pub struct Accumulation {
 }
 
 /// What is kept of one parameter.
-#[derive(Default)]
 struct State {
     names: Vec<&'static str>,
     arrays: Vec<Array>,
+    /// The parameter's own.
+    seed: Seed,
 }
 
 /// What a step came to.
@@ -130,10 +131,11 @@ impl Optimizer {
     /// Allocates the state of every parameter that trains.
     pub fn prepare(&mut self, model: &dyn Module) {
         model.visit(&Path::root(), &mut |path, parameter| {
-            if parameter.trains() {
-                let fresh =
-                    || State::zero(&self.transform.state(&parameter.tensor().spec()), parameter.tensor().device());
-                self.state.entry(path.to_string()).or_insert_with(fresh);
+            let path = path.to_string();
+            if parameter.trains() && !self.state.contains_key(&path) {
+                let slots = self.transform.state(&parameter.tensor().spec());
+                let fresh = State::zero(&slots, self.seed.named(&path), parameter.tensor().device());
+                self.state.insert(path, fresh);
             }
         });
     }
@@ -215,8 +217,8 @@ impl Optimizer {
     }
 
     fn launch(&mut self, model: &mut dyn Module, gradients: Gradients, rate: f64, now: Now<'_>) {
-        let Optimizer { transform, groups, seed, state, .. } = self;
-        let mut turns = turns(model, gradients, state, groups, rate, *seed);
+        let Optimizer { transform, groups, state, .. } = self;
+        let mut turns = turns(model, gradients, state, groups, rate);
         let kernels = |turns: &mut Vec<Turn<'_>>| transform.step(&now, turns);
         observe::launch("optimizer", Stage::Update, &mut turns, kernels, |turns| {
             turns.iter().map(|turn| &*turn.weight).collect()
@@ -231,7 +233,6 @@ fn turns<'a>(
     state: &'a mut BTreeMap<String, State>,
     groups: &[Group],
     rate: f64,
-    seed: Seed,
 ) -> Vec<Turn<'a>> {
     let mut gradients = gradients.into_map();
     let mut state: BTreeMap<&str, &mut State> = state.iter_mut().map(|(path, state)| (&**path, state)).collect();
@@ -246,8 +247,8 @@ fn turns<'a>(
             turns.push(Turn {
                 weight: parameter.value_mut(),
                 gradient: Some(gradient),
+                seed: state.seed,
                 state: &mut state.arrays,
-                seed: seed.named(&path),
                 rate: rate * scale,
                 decay,
             });
@@ -257,7 +258,7 @@ fn turns<'a>(
 }
 
 impl State {
-    fn zero(slots: &[Slot], device: &Device) -> State {
+    fn zero(slots: &[Slot], seed: Seed, device: &Device) -> State {
         let zero = |(_, spec): &Slot| {
             let mut array = tagged(Tag::Optimizer, || device.alloc(*spec));
             if device.computes() {
@@ -265,12 +266,13 @@ impl State {
             }
             array
         };
-        State { names: slots.iter().map(|(name, _)| *name).collect(), arrays: slots.iter().map(zero).collect() }
+        let names = slots.iter().map(|(name, _)| *name).collect();
+        State { names, arrays: slots.iter().map(zero).collect(), seed }
     }
 
     /// Becomes that of a parameter of another shape.
     fn fit(&mut self, slots: &[Slot], device: &Device) {
-        let old = std::mem::replace(self, State::zero(slots, device));
+        let old = std::mem::replace(self, State::zero(slots, self.seed, device));
         let named = old.names.into_iter().zip(old.arrays);
         for (name, old) in named {
             if let Some(i) = self.names.iter().position(|new| *new == name) {

@@ -14,23 +14,11 @@ pub struct Sketch {
     pub(super) shape: Shape,
 }
 
-/// Shape of the sketch of a matrix of this shape.
-pub(super) fn sketch_shape(random: &Random, shape: &Shape) -> [usize; 2] {
-    [random.rank, shape[0].max(shape[1])]
-}
-
 impl Sketch {
-    fn small(&self) -> usize {
-        self.shape[0].min(self.shape[1])
-    }
-
     /// Pᵀ C, in the gradient's shape.
     pub(super) fn lifted(&self) -> Array {
         tagged(Tag::Gradients, || {
-            let small = self.small();
-            let lifted = Tensor::from_array(self.array.clone()).project_back(self.random, small);
-            let lifted = if self.shape[0] > self.shape[1] { lifted.t().contiguous() } else { lifted };
-            lifted.into_array()
+            self.random.lift(&Tensor::from_array(self.array.clone()), &self.shape).contiguous().into_array()
         })
     }
 
@@ -38,7 +26,8 @@ impl Sketch {
     pub(super) fn length(&self) -> Tensor {
         tagged(Tag::Workspace, || {
             let c = Tensor::from_array(self.array.clone());
-            let gram = self.random.overlap(self.random, self.small(), c.dtype(), c.device());
+            let small = self.shape[0].min(self.shape[1]);
+            let gram = self.random.overlap(self.random, small, c.dtype(), c.device());
             (gram.matmul(&c) * &c).sum_all().sqrt()
         })
     }

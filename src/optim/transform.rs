@@ -42,9 +42,9 @@ pub trait Transform: Send + Sync {
         Ok(())
     }
 
-    /// Moves state that belongs to a subspace of dimension r into another one: `q` is [r, r].
-    fn change_basis(&self, _at: &At<'_>, _state: &mut [Array], _q: &Tensor) {
-        unimplemented!("a transform whose state lies in a subspace says how it moves to another");
+    /// How state that lies in a subspace moves to another one, if it can.
+    fn moves(&self) -> Option<&dyn ChangeBasis> {
+        None
     }
 
     /// The step of all parameters: each in turn by its update. A transform with a kernel that goes over weight,
@@ -56,6 +56,12 @@ pub trait Transform: Send + Sync {
             now.subtract(turn, &update);
         }
     }
+}
+
+/// What a transform can do whose state may lie in a subspace.
+pub trait ChangeBasis {
+    /// Moves state that belongs to a subspace of dimension r into another one: `q` is [r, r].
+    fn change_basis(&self, at: &At<'_>, state: &mut [Array], q: &Tensor);
 }
 
 /// A step, as all parameters see it.

@@ -1,7 +1,9 @@
 //! Low-rank optimizers: what their state takes, planned and measured, on both kinds of device; compressed gradients.
 
 use crate::tiny;
-use eckart::lowrank::{Lift, Projection, Subspaces, Transfer, apollo, apollo_mini, compressed_adam, flora, galore};
+use eckart::lowrank::{
+    InSubspace, Lift, Projection, Subspaces, Transfer, apollo, apollo_mini, compressed_adam, flora, galore,
+};
 use eckart::ops::project::Entries;
 use eckart::optim::{Accumulation, Adam, Gradients, Group, Momentum, Optimizer, Transform, adafactor};
 use eckart::train::{Config, Method, VARIANTS};
@@ -198,6 +200,23 @@ fn compressed_accumulation_holds_sketches_alone() {
     for size in [512, 1024, 2048] {
         assert_eq!(peak(size), 4 * rank * size);
     }
+}
+
+/// Heavy-ball momentum cannot be moved, and Adam is no running mean of gradients.
+#[test]
+fn parts_that_do_not_go_together_are_refused() {
+    let model = One { weight: Parameter::new(Tensor::zeros([48, 96], DType::F32, &Device::null())) };
+    let refused = |inner: Box<dyn Transform>, lift, transfer| {
+        let projection = Projection::Rademacher;
+        let subspace = InSubspace { projection, rank: 8, resample: 50, transfer, inner, lift, scale: 1.0, limit: None };
+        Optimizer::new(subspace, Vec::new()).check(&model).map_err(|error| error.to_string())
+    };
+    let message = refused(Box::new(Momentum { beta: 0.9 }), Lift::Up, Transfer::Scaled).unwrap_err();
+    assert!(message.starts_with("weight: ") && message.contains("cannot be moved"), "{message}");
+    let message = refused(Box::<Adam>::default(), Lift::Within, Transfer::Reset).unwrap_err();
+    assert!(message.contains("running mean"), "{message}");
+    refused(Box::new(Momentum { beta: 0.9 }), Lift::Up, Transfer::Reset).unwrap();
+    refused(Box::<Adam>::default(), Lift::Up, Transfer::Scaled).unwrap();
 }
 
 #[test]

@@ -153,12 +153,7 @@ impl Op for Lora {
     }
 
     fn factors(&self, i: usize, saved: &Saved, dy: &Tensor) -> Option<Factors> {
-        let (x, dy) = (|| saved.input(0).rows(), dy.rows());
-        match (i, self.transposed) {
-            (1, false) => Some(Factors::Product { x: x(), dy }),
-            (1, true) => Some(Factors::Product { x: dy, dy: x() }),
-            _ => None,
-        }
+        Linear { transposed: self.transposed }.factors(i, saved, dy)
     }
 }
 

@@ -110,8 +110,9 @@ pub(crate) fn compresses_rows(shape: &Shape) -> bool {
     shape[0] <= shape[1]
 }
 
+/// A matrix with its smaller side first: itself, or its transpose.
 #[track_caller]
-fn smaller_first(matrix: &Tensor) -> Tensor {
+pub(crate) fn smaller_first(matrix: &Tensor) -> Tensor {
     if compresses_rows(matrix.shape()) { matrix.clone() } else { matrix.t() }
 }
 
