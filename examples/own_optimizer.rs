@@ -61,10 +61,10 @@ fn main() -> Result<()> {
         (&d * &d).mean_all()
     };
     let before = miss(&model).item()?;
-    for step in 0..400 {
+    for step in 0..1500 {
         let mut gradients = Gradients::new();
         gradients.add(miss(&model));
-        optimizer.step(&mut model, gradients, step, 0.02 * (1.0 - step as f64 / 400.0), None);
+        optimizer.step(&mut model, gradients, step, 0.02 * (1.0 - step as f64 / 1500.0), None);
     }
     let after = miss(&model).item()?;
     let kept: usize = optimizer.state().map(|(_, array)| array.count()).sum();
