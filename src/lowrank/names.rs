@@ -2,9 +2,13 @@
 
 use crate::error::{Error, Result};
 use crate::module::{Map, Module, Path};
+use std::collections::BTreeSet;
 
 /// All layers but embeddings and the head.
 pub const ALL_LINEAR: &str = "all-linear";
+
+/// All layers, embeddings and head with them.
+pub const ALL: &str = "all";
 
 /// What a head with weights of its own is called.
 const HEAD: &str = "lm_head";
@@ -24,6 +28,7 @@ pub(super) fn means(name: &str, path: &str) -> bool {
 impl Place {
     pub fn is_meant(&self, name: &str) -> bool {
         match name {
+            ALL => true,
             ALL_LINEAR => !self.embedding && !means(HEAD, &self.path),
             name => means(name, &self.path),
         }
@@ -56,6 +61,12 @@ pub(super) fn chosen(model: &mut dyn Module, names: &[&str]) -> Result<Vec<Strin
     check(names.iter().copied(), &all)?;
     let meant = |place: &Place| names.iter().any(|name| place.is_meant(name));
     Ok(all.into_iter().filter(meant).map(|place| place.path).collect())
+}
+
+/// Paths of the linear maps that are not meant.
+pub fn others(model: &mut dyn Module, names: &[&str]) -> Result<BTreeSet<String>> {
+    let meant = chosen(model, names)?;
+    Ok(paths(model).into_iter().filter(|path| !meant.contains(path)).collect())
 }
 
 /// Paths of all linear maps.

@@ -55,6 +55,8 @@ impl Group {
 /// A transform with state for every parameter.
 pub struct Optimizer {
     transform: Box<dyn Transform>,
+    /// Which parameters another transform is for, and it.
+    exception: Option<(Takes, Box<dyn Transform>)>,
     groups: Vec<Group>,
     seed: Seed,
     accumulation: Option<Accumulation>,
@@ -90,7 +92,31 @@ pub struct Stepped {
 impl Optimizer {
     /// An optimizer without state yet.
     pub fn new(transform: impl Transform + 'static, groups: Vec<Group>) -> Optimizer {
-        Optimizer { transform: Box::new(transform), groups, seed: Seed(0), accumulation: None, state: BTreeMap::new() }
+        let (transform, state) = (Box::new(transform), BTreeMap::new());
+        Optimizer { transform, exception: None, groups, seed: Seed(0), accumulation: None, state }
+    }
+
+    /// The same, but with another transform for the parameters that `takes` takes. If both correct running means for
+    /// their start at zero, they have to have the same decays.
+    pub fn except(self, takes: Takes, transform: impl Transform + 'static) -> Optimizer {
+        let before = self.transform.decays().zip(transform.decays());
+        assert!(
+            before.is_none_or(|(a, b)| a == b),
+            "transforms of one optimizer that correct means have the same decays"
+        );
+        Optimizer { exception: Some((takes, Box::new(transform))), ..self }
+    }
+
+    /// What is for this parameter.
+    fn transform(&self, path: &str, shape: &Shape) -> &dyn Transform {
+        match &self.exception {
+            Some((takes, transform)) if takes(path, shape) => &**transform,
+            _ => &*self.transform,
+        }
+    }
+
+    fn transforms(&self) -> impl Iterator<Item = &dyn Transform> {
+        std::iter::once(&*self.transform).chain(self.exception.iter().map(|(_, transform)| &**transform))
     }
 
     /// The same with what all its randomness is a function of.
@@ -122,7 +148,8 @@ impl Optimizer {
         let mut found = Ok(());
         model.visit(&Path::root(), &mut |path, parameter| {
             if let (Ok(()), true) = (&found, parameter.trains()) {
-                found = self.transform.check(&parameter.tensor().spec()).map_err(|problem| (path.to_string(), problem));
+                let (path, spec) = (path.to_string(), parameter.tensor().spec());
+                found = self.transform(&path, &spec.shape).check(&spec).map_err(|problem| (path, problem));
             }
         });
         found.map_err(|(path, problem)| Error::Config(format!("{path}: {problem}")))
@@ -133,7 +160,8 @@ impl Optimizer {
         model.visit(&Path::root(), &mut |path, parameter| {
             let path = path.to_string();
             if parameter.trains() && !self.state.contains_key(&path) {
-                let slots = self.transform.state(&parameter.tensor().spec());
+                let spec = parameter.tensor().spec();
+                let slots = self.transform(&path, &spec.shape).state(&spec);
                 let fresh = State::zero(&slots, self.seed.named(&path), parameter.tensor().device());
                 self.state.insert(path, fresh);
             }
@@ -144,8 +172,9 @@ impl Optimizer {
     /// stays, with zeros for what is new; in those that shrank it begins anew.
     pub fn resize(&mut self, model: &dyn Module) {
         model.visit(&Path::root(), &mut |path, parameter| {
-            let Some(state) = self.state.get_mut(&path.to_string()) else { return };
-            let slots = self.transform.state(&parameter.tensor().spec());
+            let (path, spec) = (path.to_string(), parameter.tensor().spec());
+            let slots = self.transform(&path, &spec.shape).state(&spec);
+            let Some(state) = self.state.get_mut(&path) else { return };
             if state.arrays.iter().map(Array::spec).ne(slots.iter().map(|(_, spec)| *spec)) {
                 state.fit(&slots, parameter.tensor().device());
             }
@@ -170,7 +199,8 @@ impl Optimizer {
 
     /// What kind of step this is: recorded ones serve others of the same era.
     pub fn era(&self, step: u64) -> u64 {
-        if self.accumulation.is_some() { step } else { self.transform.era(step) }
+        let eras = || self.transforms().map(|transform| transform.era(step)).max().unwrap_or_default();
+        if self.accumulation.is_some() { step } else { eras() }
     }
 
     /// One step with finished gradients, whose storages are used up. `step` counts from 0. A norm beyond `clip`
@@ -212,31 +242,39 @@ impl Optimizer {
         step: u64,
     ) {
         self.prepare(model);
-        numbers.judge(&gradients, self.transform.decays().unwrap_or([0.5; 2]), loss);
+        let decays = self.transforms().find_map(Transform::decays).unwrap_or([0.5; 2]);
+        numbers.judge(&gradients, decays, loss);
         self.launch(model, gradients, 1.0, Now { step, factor: 1.0, numbers: Some(numbers) });
     }
 
     fn launch(&mut self, model: &mut dyn Module, gradients: Gradients, rate: f64, now: Now<'_>) {
-        let Optimizer { transform, groups, state, .. } = self;
-        let mut turns = turns(model, gradients, state, groups, rate);
-        let kernels = |turns: &mut Vec<Turn<'_>>| transform.step(&now, turns);
+        let Optimizer { transform, exception, groups, state, .. } = self;
+        let is_other = |path: &str, shape: &Shape| exception.as_ref().is_some_and(|(takes, _)| takes(path, shape));
+        let mut turns = turns(model, gradients, state, groups, rate, is_other);
+        let kernels = |turns: &mut [Vec<Turn<'_>>; 2]| {
+            transform.step(&now, &mut turns[0]);
+            if let Some((_, other)) = exception {
+                other.step(&now, &mut turns[1]);
+            }
+        };
         observe::launch("optimizer", Stage::Update, &mut turns, kernels, |turns| {
-            turns.iter().map(|turn| &*turn.weight).collect()
+            turns.iter().flatten().map(|turn| &*turn.weight).collect()
         });
     }
 }
 
-/// Every parameter that has a gradient, with what its step needs.
+/// Every parameter that has a gradient, with what its step needs; those that are `other` come second.
 fn turns<'a>(
     model: &'a mut dyn Module,
     gradients: Gradients,
     state: &'a mut BTreeMap<String, State>,
     groups: &[Group],
     rate: f64,
-) -> Vec<Turn<'a>> {
+    is_other: impl Fn(&str, &Shape) -> bool,
+) -> [Vec<Turn<'a>>; 2] {
     let mut gradients = gradients.into_map();
     let mut state: BTreeMap<&str, &mut State> = state.iter_mut().map(|(path, state)| (&**path, state)).collect();
-    let mut turns = Vec::new();
+    let mut turns = [Vec::new(), Vec::new()];
     model.visit_mut(&Path::root(), &mut |path, parameter| {
         if let Some(gradient) = gradients.remove(&parameter.id()) {
             let path = path.to_string();
@@ -244,7 +282,7 @@ fn turns<'a>(
             let group = groups.iter().find(|group| (group.takes)(&path, &shape));
             let (scale, decay) = group.map_or((1.0, 0.0), |group| (group.rate, group.decay));
             let state = state.remove(&*path).expect("prepared before");
-            turns.push(Turn {
+            turns[usize::from(is_other(&path, &shape))].push(Turn {
                 weight: parameter.value_mut(),
                 gradient: Some(gradient),
                 seed: state.seed,

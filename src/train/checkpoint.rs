@@ -73,13 +73,13 @@ impl Checkpoint {
     }
 
     /// The optimizer of `model`, and the gradients it holds inside an accumulation window.
-    pub fn optimizer(&self, model: &Model) -> Result<(Optimizer, Gradients)> {
+    pub fn optimizer(&self, model: &mut Model) -> Result<(Optimizer, Gradients)> {
         let mut arrays = tagged(Tag::Optimizer, || self.arrays(OPTIMIZER, &model.device()))?;
         let broken = |name: &str| {
             let problem = format!("{OPTIMIZER}: {name} is missing or of another shape");
             Error::Checkpoint { path: self.path.clone(), problem }
         };
-        let mut optimizer = self.state.config.optimizer()?;
+        let mut optimizer = self.state.config.optimizer(model)?;
         optimizer.prepare(model);
         for (name, slot) in optimizer.state_mut() {
             let found = arrays.remove(&state_name(&name)).filter(|found| found.spec() == slot.spec());

@@ -60,6 +60,8 @@ pub struct Config {
     pub embedding_lr: f64,
     /// Rank of subspaces and adapters.
     pub rank: usize,
+    /// Layers whose state is compressed, named like those of adapters; `all` means every matrix; by method if none.
+    pub compressed_layers: Option<Vec<String>>,
     /// Steps from one subspace to the next; by method if none.
     pub resample: Option<u64>,
     /// How subspaces are chosen; by method if none.
@@ -131,6 +133,7 @@ impl Default for Config {
             lora_plus_ratio: 16.0,
             embedding_lr: 1e-6,
             rank: 8,
+            compressed_layers: None,
             resample: None,
             projection: None,
             momentum_transfer: None,
@@ -167,6 +170,7 @@ impl Config {
         let full = Config {
             optimizer: Some(self.method()),
             lr: self.lr.or(Some(usual.lr)),
+            compressed_layers: self.compressed_layers.clone().or(Some(vec![usual.layers.into()])),
             resample: self.resample.or(Some(usual.resample)),
             projection: self.projection.or(Some(usual.projection)),
             momentum_transfer: self.momentum_transfer.or(Some(usual.transfer)),

@@ -2,10 +2,11 @@
 
 use super::{Adapter, Config};
 use crate::error::Result;
-use crate::lowrank::{Lift, Projection, Subspaces, Transfer};
+use crate::lowrank::{ALL, ALL_LINEAR, Lift, Projection, Subspaces, Transfer, others};
 use crate::lowrank::{apollo, apollo_mini, compressed_adam, flora, galore};
+use crate::module::Module;
 use crate::ops::project::Entries;
-use crate::optim::{Accumulation, Adam, Momentum, Optimizer, adafactor};
+use crate::optim::{Accumulation, Adam, Momentum, Optimizer, Takes, adafactor};
 use crate::rng::Seed;
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +38,8 @@ pub struct Defaults {
     pub lr: f64,
     /// Decay of momentum.
     pub momentum: f64,
+    /// Layers whose state is compressed.
+    pub layers: &'static str,
     /// Steps from one subspace to the next.
     pub resample: u64,
     /// How subspaces are chosen.
@@ -67,6 +70,7 @@ impl Method {
         let usual = Defaults {
             lr: 2e-3,
             momentum: 0.0,
+            layers: ALL,
             resample: 50,
             projection: Projection::Rademacher,
             transfer: Transfer::Keep,
@@ -82,7 +86,7 @@ impl Method {
             Method::ApolloMini => {
                 Defaults { lr: 3e-3, projection: Projection::Gaussian, scale: 128_f64.sqrt(), ..usual }
             }
-            Method::Galore => Defaults { lr: 3e-3, projection: Projection::Svd, ..usual },
+            Method::Galore => Defaults { lr: 3e-3, layers: ALL_LINEAR, projection: Projection::Svd, ..usual },
             Method::CompressedAdam => Defaults { lr: 3e-3, transfer: Transfer::Scaled, ..usual },
         }
     }
@@ -94,8 +98,8 @@ impl Method {
 }
 
 impl Config {
-    /// The optimizer, with decay on matrices alone; the configuration must be resolved.
-    pub fn optimizer(&self) -> Result<Optimizer> {
+    /// The optimizer for a model, with decay on matrices alone; the configuration must be resolved.
+    pub fn optimizer(&self, model: &mut dyn Module) -> Result<Optimizer> {
         let usual = self.method().defaults();
         let groups = self.groups()?;
         let adam = Adam { beta1: self.beta1, beta2: self.beta2, epsilon: self.epsilon };
@@ -113,7 +117,18 @@ impl Config {
             Method::Galore => Optimizer::new(galore(subspaces, adam, scale), groups),
             Method::CompressedAdam => Optimizer::new(compressed_adam(subspaces, adam), groups),
         };
-        Ok(optimizer.seeded(Seed(self.seed).named("optimizer")).accumulating(self.accumulation()))
+        let optimizer = optimizer.seeded(Seed(self.seed).named("optimizer")).accumulating(self.accumulation());
+        let layers: Vec<&str> = self.compressed_layers.iter().flatten().map(String::as_str).collect();
+        if !self.method().is_low_rank() || layers == [ALL] {
+            return Ok(optimizer);
+        }
+        let dense = others(model, &layers)?;
+        let takes: Takes =
+            Box::new(move |path, _| path.strip_suffix(".weight").is_some_and(|path| dense.contains(path)));
+        Ok(match self.method() {
+            Method::Flora => optimizer.except(takes, adafactor(momentum, self.scale_parameter)),
+            _ => optimizer.except(takes, adam),
+        })
     }
 
     /// The optimizer, which depends on what is trained where the configuration does not say.
@@ -127,6 +142,7 @@ impl Config {
         Config {
             optimizer: None,
             adapter: Adapter::None,
+            compressed_layers: None,
             resample: None,
             projection: None,
             momentum_transfer: None,

@@ -53,7 +53,7 @@ impl<'a> Trainer<'a> {
     ) -> Result<Trainer<'a>> {
         let mut model = Model::new(sizes, Seed(config.seed).named("model"), device)?;
         config.adapt(&mut model)?;
-        let mut optimizer = config.optimizer()?;
+        let mut optimizer = config.optimizer(&mut model)?;
         optimizer.check(&model)?;
         optimizer.prepare(&model);
         let (held, progress) = (optimizer.gradients(&model, 0), Progress::default());
@@ -67,8 +67,8 @@ impl<'a> Trainer<'a> {
         device: &Device,
         checkpoint: &Checkpoint,
     ) -> Result<Trainer<'a>> {
-        let model = checkpoint.model(device)?;
-        let (optimizer, held) = checkpoint.optimizer(&model)?;
+        let mut model = checkpoint.model(device)?;
+        let (optimizer, held) = checkpoint.optimizer(&mut model)?;
         let progress = checkpoint.state.progress.clone();
         Ok(Trainer { config, corpus, device: device.clone(), model, optimizer, held, progress, replay: None })
     }

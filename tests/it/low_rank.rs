@@ -236,3 +236,32 @@ fn what_cannot_work_is_refused_by_name() {
     assert!(refused(Config { resample: Some(0), ..flora }).starts_with("resample is 0"));
     assert!(!folder.path().join("refused").exists(), "nothing is left behind");
 }
+
+/// GaLore's published form leaves embeddings dense; which layers it compresses is a setting.
+#[test]
+fn layers_that_are_not_to_be_compressed_keep_dense_state() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = |name: &str, layers: Option<Vec<String>>| {
+        let config = Config {
+            optimizer: Some(Method::Galore),
+            compressed_layers: layers,
+            rank: 4,
+            ..tiny::config(folder.path(), name)
+        };
+        tiny::train(&config, false).map(|trained| {
+            let store = eckart::train::Store::new(config.out.unwrap().join("checkpoint"), 1);
+            let checkpoint = store.newest(u64::MAX).unwrap().checkpoint;
+            let (optimizer, _) = checkpoint.optimizer(&mut checkpoint.model(&trained.device).unwrap()).unwrap();
+            optimizer.state().map(|(name, array)| (name, array.shape().to_vec())).collect::<Vec<_>>()
+        })
+    };
+    let has = |state: &[(String, Vec<usize>)], name: &str| state.iter().any(|(found, _)| found == name);
+    let usual = state("usual", None).unwrap();
+    assert!(has(&usual, "h.0.attn.c_attn.weight.basis") && !has(&usual, "wte.weight.basis"), "{usual:?}");
+    let all = state("all", Some(vec!["all".into()])).unwrap();
+    assert!(has(&all, "h.0.attn.c_attn.weight.basis") && has(&all, "wte.weight.basis"), "{all:?}");
+    let some = state("some", Some(vec!["mlp.c_fc".into()])).unwrap();
+    assert!(has(&some, "h.0.mlp.c_fc.weight.basis") && !has(&some, "h.0.attn.c_attn.weight.basis"), "{some:?}");
+    let error = state("none", Some(vec!["c_fcc".into()])).map(drop).unwrap_err().to_string();
+    assert!(error.contains("no layer \"c_fcc\"") && error.contains("h.0.mlp.c_fc"), "{error}");
+}
