@@ -26,7 +26,16 @@ struct File {
     tie_word_embeddings: Option<bool>,
 }
 
+/// What the language models' files put before the paths of all but the head.
+const PREFIX: &str = "transformer.";
+
 impl ModelConfig {
+    /// The name that Hugging Face's files and PEFT have for what this model has at `path`: `h.0.attn.c_attn.weight` is
+    /// `transformer.h.0.attn.c_attn.weight`. Paths of other families are the names themselves.
+    pub fn hub_name(&self, path: &str) -> String {
+        if self.arch == Arch::Gpt2 { format!("{PREFIX}{path}") } else { path.into() }
+    }
+
     /// Reads the text of a `config.json` of a GPT-2 or a Llama.
     pub fn from_hugging_face(text: &str) -> Result<ModelConfig> {
         let file: File = serde_json::from_str(text).map_err(|error| Error::Config(error.to_string()))?;
@@ -55,6 +64,13 @@ impl ModelConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_those_of_the_published_files() {
+        let config = |arch| ModelConfig::new(arch, 10, 8, 1, 2, 8);
+        assert_eq!(config(Arch::Gpt2).hub_name("h.0.ln_1.bias"), "transformer.h.0.ln_1.bias");
+        assert_eq!(config(Arch::Llama).hub_name("model.norm.weight"), "model.norm.weight");
+    }
 
     #[test]
     fn both_families_are_read() {

@@ -50,6 +50,7 @@ mod project;
 mod refusals;
 mod resume;
 mod second_order;
+mod shared;
 mod style;
 mod tiny;
 mod torch;
