@@ -4,7 +4,7 @@ use crate::device::{Array, Device, Spec};
 use crate::dtype::DType;
 use crate::element;
 use crate::error::{Error, Result};
-use crate::module::{Module, Path as ModulePath};
+use crate::module::{Module, Parameter, Path as ModulePath};
 use crate::shape::MAX_DIMS;
 use crate::tensor::Tensor;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -79,11 +79,26 @@ pub fn load(module: &mut dyn Module, path: &Path) -> Result<()> {
 }
 
 /// Replaces a module's parameters by arrays with their names; an error lists all that does not fit.
-pub fn restore(module: &mut dyn Module, mut arrays: Arrays, path: &Path) -> Result<()> {
+pub fn restore(module: &mut dyn Module, arrays: Arrays, path: &Path) -> Result<()> {
+    restore_those(module, arrays, path, |_| true)
+}
+
+/// The same, but parameters that do not train may be missing and then stay as they are.
+pub fn restore_trained(module: &mut dyn Module, arrays: Arrays, path: &Path) -> Result<()> {
+    restore_those(module, arrays, path, Parameter::trains)
+}
+
+fn restore_those(
+    module: &mut dyn Module,
+    mut arrays: Arrays,
+    path: &Path,
+    needed: impl Fn(&Parameter) -> bool,
+) -> Result<()> {
     let mut problems = Vec::new();
     module.visit(&ModulePath::root(), &mut |name, parameter| {
         let wanted = parameter.tensor().spec();
         match arrays.get(&name.to_string()).map(Array::spec) {
+            None if !needed(parameter) => {}
             None => problems.push(format!("{name} is missing")),
             Some(found) if found != wanted => {
                 problems.push(format!("{name} is {}, the model has {}", words(&found), words(&wanted)));
@@ -97,7 +112,9 @@ pub fn restore(module: &mut dyn Module, mut arrays: Arrays, path: &Path) -> Resu
         return Err(Error::Data { path: path.into(), problem: problems.join("; ") });
     }
     module.visit_mut(&ModulePath::root(), &mut |name, parameter| {
-        parameter.set(Tensor::from_array(arrays.remove(&name.to_string()).expect("checked above")));
+        if let Some(array) = arrays.remove(&name.to_string()) {
+            parameter.set(Tensor::from_array(array));
+        }
     });
     Ok(())
 }
@@ -109,7 +126,6 @@ fn words(spec: &Spec) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::module::Parameter;
 
     struct Two {
         a: Parameter,

@@ -3,7 +3,7 @@
 mod arrays;
 mod folder;
 
-pub use arrays::{Arrays, decode, encode, load, restore, save};
+pub use arrays::{Arrays, decode, encode, load, restore, restore_trained, save};
 pub use folder::{Files, read_folder, remove_folder, sweep, write_folder};
 
 use crate::error::{Error, Result};

@@ -13,7 +13,10 @@ pub fn run(args: &args::Generate) -> Result<ExitCode> {
         let problem = format!("temperature is {}: it must be a number that is not negative", args.temperature);
         return Err(Error::Config(problem));
     }
-    let vocabulary = &checkpoint.state.vocabulary;
+    let Some(vocabulary) = &checkpoint.state.vocabulary else {
+        let problem = "its tokens are those of the model it began with: use --model and --adapter".into();
+        return Err(Error::Checkpoint { path: checkpoint.path.clone(), problem });
+    };
     let sampling = Sampling { temperature: args.temperature, top_k: args.top_k, seed: Seed(args.seed) };
     // In a worker of the pool, because every fork from outside would first have to wake one.
     let text = rayon::scope(|_| {

@@ -2,8 +2,8 @@
 
 use crate::{args, table};
 use eckart::nn::ModelConfig;
-use eckart::train::{Config, Plan, Planned, Size, corpus, plan_all, what_fits};
-use eckart::{Error, Result, data::Corpus};
+use eckart::train::{Config, Plan, Planned, Size, Subject, plan_all, subject, what_fits};
+use eckart::{Error, Result};
 use serde_json::json;
 use std::process::ExitCode;
 
@@ -21,9 +21,9 @@ pub fn run(args: &args::Plan) -> Result<ExitCode> {
     if let Some(model) = model(&args.every)? {
         return show(args, &config, &Plan::of_model(&config, &model)?, None);
     }
-    let (corpus, _) = corpus(&config)?;
-    let plan = Plan::new(&config, &corpus)?;
-    let verdict = config.memory.map(|limit| verdict(&config, &corpus, &plan, limit)).transpose()?;
+    let subject = subject(&config)?;
+    let plan = Plan::new(&config, &subject)?;
+    let verdict = config.memory.map(|limit| verdict(&config, &subject, &plan, limit)).transpose()?;
     show(args, &config, &plan, verdict)
 }
 
@@ -40,7 +40,7 @@ pub fn every(settings: &args::Settings, every: &args::Every) -> Result<Vec<Plann
     let config = settings.config(false)?;
     let sizes = match model(every)? {
         Some(sizes) => sizes,
-        None => config.model(corpus(&config)?.0.vocabulary.size()),
+        None => config.sizes(&subject(&config)?),
     };
     plan_all(&config, &sizes, &every.ranks)
 }
@@ -55,8 +55,8 @@ fn model(every: &args::Every) -> Result<Option<ModelConfig>> {
 }
 
 /// Nothing if it fits, else what would.
-fn verdict(config: &Config, corpus: &Corpus, plan: &Plan, Size(limit): Size) -> Result<Option<String>> {
-    (plan.reserved_bytes > limit).then(|| what_fits(config, corpus, limit)).transpose()
+fn verdict(config: &Config, subject: &Subject, plan: &Plan, Size(limit): Size) -> Result<Option<String>> {
+    (plan.reserved_bytes > limit).then(|| what_fits(config, subject, limit)).transpose()
 }
 
 fn print(plan: &Plan, config: &Config, verdict: &Option<Option<String>>) {

@@ -59,8 +59,10 @@ fn sum_up(trained: &Trained) -> Result<()> {
     let report = &trained.report;
     let seed = Seed(report.seed);
     let sampling = Sampling { temperature: 0.8, top_k: None, seed };
-    let sample = rayon::scope(|_| generate::write(&trained.model, &trained.vocabulary, None, SAMPLE, sampling))?;
-    println!("sample:\n{sample}\n");
+    if let Some(vocabulary) = &trained.vocabulary {
+        let sample = rayon::scope(|_| generate::write(&trained.model, vocabulary, None, SAMPLE, sampling))?;
+        println!("sample:\n{sample}\n");
+    }
     let mut columns = vec![("planned peak", report.planned_peak_bytes), ("measured peak", report.peak_bytes)];
     columns.extend(beside_adamw(&report.config, trained.model.config())?.map(|bytes| ("with AdamW", bytes)));
     println!("{}\n", table::memory(&columns));

@@ -1,37 +1,35 @@
 //! How a run begins: anew, or where a checkpoint left it.
 
 use super::trainer::Trainer;
-use super::{Checkpoint, Config, Event, Store};
-use crate::data::Corpus;
+use super::{Checkpoint, Config, Event, Store, Subject};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::sweep;
 use std::fs;
 
 /// A new run; its folder must not hold another.
-pub fn fresh<'a>(config: &'a Config, corpus: &'a Corpus, device: &Device, store: &Store) -> Result<Trainer<'a>> {
+pub fn fresh<'a>(config: &'a Config, subject: &'a Subject, device: &Device, store: &Store) -> Result<Trainer<'a>> {
     fs::create_dir_all(store.root()).map_err(Error::file(store.root()))?;
     if store.is_used() {
         let problem = "a run was saved here already: resume it, or choose another folder".into();
         return Err(Error::Checkpoint { path: store.root().into(), problem });
     }
     sweep(store.root())?;
-    Trainer::new(config, corpus, device)
+    Trainer::new(config, subject, device)
 }
 
 /// The run as its newest checkpoint has it, if it is a run of this configuration.
 pub fn resume<'a>(
     config: &'a Config,
-    corpus: &'a Corpus,
-    fingerprint: &str,
+    subject: &'a Subject,
     device: &Device,
     store: &Store,
     see: &mut (dyn FnMut(Event<'_>) + Send),
 ) -> Result<Trainer<'a>> {
     let newest = store.newest(u64::MAX)?;
     let checkpoint = &newest.checkpoint;
-    agree(config, fingerprint, device, checkpoint)?;
-    let trainer = Trainer::resume(config, corpus, device, checkpoint)?;
+    agree(config, &subject.fingerprint, device, checkpoint)?;
+    let trainer = Trainer::resume(config, &*subject.source, device, checkpoint)?;
     sweep(store.root())?;
     store.set_damaged_aside(&checkpoint.path)?;
     see(Event::Resumed { path: &checkpoint.path, skipped: &newest.skipped });

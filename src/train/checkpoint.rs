@@ -1,14 +1,14 @@
 //! A run's checkpoints: folders `step-00000200` (with `-0003` where three micro-batches of the next step are held) and
 //! `best-00000200`, which has the model alone.
+//! Of the model, what trains: the rest is made anew from the configuration.
 
 use super::state::{FORMAT, Progress, State};
 use crate::device::{Array, Device, Tag, tagged};
 use crate::error::{Error, Result};
-use crate::io::{Arrays, Files, decode, encode, read_folder, remove_folder, restore, write_folder};
+use crate::io::{Arrays, Files, decode, encode, read_folder, remove_folder, restore_trained, write_folder};
 use crate::module::{Module, Path as ModulePath};
 use crate::nn::Model;
 use crate::optim::{Gradients, Optimizer};
-use crate::rng::Seed;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -63,12 +63,10 @@ impl Checkpoint {
         }
     }
 
-    /// The model.
+    /// The model: what does not train as the run began with it, the rest as it was saved.
     pub fn model(&self, device: &Device) -> Result<Model> {
-        let config = self.state.config.model(self.state.vocabulary.size());
-        let mut model = Model::new(&config, Seed(self.state.config.seed), device)?;
-        self.state.config.adapt(&mut model)?;
-        restore(&mut model, self.arrays(MODEL, device)?, &self.path.join(MODEL))?;
+        let mut model = self.state.config.fresh(self.state.vocabulary.as_ref(), device)?;
+        restore_trained(&mut model, self.arrays(MODEL, device)?, &self.path.join(MODEL))?;
         Ok(model)
     }
 
@@ -199,7 +197,8 @@ fn step_name(progress: &Progress) -> String {
 }
 
 fn model_files(state: &State, model: &Model) -> Result<Files> {
-    let parameters = model.parameters();
+    // What is frozen is a function of the configuration.
+    let parameters: Vec<_> = model.parameters().into_iter().filter(|(_, parameter)| parameter.trains()).collect();
     let arrays = parameters.iter().map(|(name, parameter)| (name.clone(), parameter.tensor().array()));
     let state = serde_json::to_vec_pretty(state).expect("a state is plain data");
     Ok(Files::from([(MODEL.into(), encode(arrays)?), (STATE.into(), state)]))

@@ -18,7 +18,9 @@ mod replay;
 mod report;
 mod run;
 mod size;
+mod source;
 mod state;
+mod subject;
 mod trainer;
 
 pub use adapter::Adapter;
@@ -32,20 +34,6 @@ pub use plan::{Plan, what_fits};
 pub use report::Report;
 pub use run::{Control, Event, Row, Trained, run, run_on};
 pub use size::{MemoryUse, Size};
+pub use source::Source;
 pub use state::{Best, FORMAT, Interval, Progress, State};
-
-use crate::data::{Corpus, EMBEDDED};
-use crate::error::Result;
-use crate::io;
-use std::path::Path;
-
-/// The text of a configuration, checked against its context, and the text's fingerprint.
-pub fn corpus(config: &Config) -> Result<(Corpus, String)> {
-    let (text, origin) = match &config.data {
-        Some(path) => (io::read(path)?, path.as_path()),
-        None => (EMBEDDED.as_bytes().to_vec(), Path::new("the built-in text")),
-    };
-    let corpus = Corpus::new(&text, origin)?;
-    corpus.check(config.context, origin)?;
-    Ok((corpus, format!("{:016x}", io::checksum(&text))))
-}
+pub use subject::{Subject, subject};

@@ -1,12 +1,14 @@
 //! How much memory a run needs, before any is allocated: one real step and one validation batch on the null device.
 
+use super::source::Largest;
 use super::trainer::{Outcome, Trainer};
-use super::{Config, MemoryUse, Size};
+use super::{Config, MemoryUse, Size, Subject};
 use crate::data::{Corpus, Vocabulary};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::module::Module;
-use crate::nn::ModelConfig;
+use crate::nn::{Model, ModelConfig};
+use crate::rng::Seed;
 use serde::Serialize;
 
 /// What a run will need.
@@ -22,12 +24,13 @@ pub struct Plan {
 
 impl Plan {
     /// Plans the run of a resolved configuration.
-    pub fn new(config: &Config, corpus: &Corpus) -> Result<Plan> {
-        Plan::on(Device::null_for(&config.device), config, corpus)
+    pub fn new(config: &Config, subject: &Subject) -> Result<Plan> {
+        Plan::on(Device::null_for(&config.device), config, subject)
     }
 
-    pub(super) fn on(device: Device, config: &Config, corpus: &Corpus) -> Result<Plan> {
-        Plan::of_trainer(Trainer::new(config, corpus, &device)?, &device)
+    pub(super) fn on(device: Device, config: &Config, subject: &Subject) -> Result<Plan> {
+        let model = config.fresh(subject.vocabulary.as_ref(), &device)?;
+        Plan::of_trainer(Trainer::of_model(config, model, &Largest(&*subject.source))?, &device)
     }
 
     /// Plans training of a model of these sizes, whatever the configuration says of them, on text enough for full
@@ -36,7 +39,9 @@ impl Plan {
         let device = Device::null_for(&config.device);
         let tokens = vec![0; config.context * config.batch + 1];
         let corpus = Corpus { vocabulary: Vocabulary::of(b""), train: tokens.clone(), validation: tokens };
-        Plan::of_trainer(Trainer::of_model(config, model, &corpus, &device)?, &device)
+        let mut fresh = Model::new(model, Seed(config.seed).named("model"), &device)?;
+        config.adapt(&mut fresh)?;
+        Plan::of_trainer(Trainer::of_model(config, fresh, &corpus)?, &device)
     }
 
     fn of_trainer(mut trainer: Trainer<'_>, device: &Device) -> Result<Plan> {
@@ -49,10 +54,10 @@ impl Plan {
     }
 
     /// An error that says what would fit, if this does not fit the configuration's limit.
-    pub fn check(&self, config: &Config, corpus: &Corpus) -> Result<()> {
+    pub fn check(&self, config: &Config, subject: &Subject) -> Result<()> {
         match config.memory {
             Some(Size(limit)) if self.reserved_bytes > limit => {
-                let advice = what_fits(config, corpus, limit)?;
+                let advice = what_fits(config, subject, limit)?;
                 Err(Error::Memory { needed: self.reserved_bytes, limit, advice })
             }
             _ => Ok(()),
@@ -61,10 +66,10 @@ impl Plan {
 }
 
 /// Changes to the configuration after which it would fit, in words.
-pub fn what_fits(config: &Config, corpus: &Corpus, limit: u64) -> Result<String> {
+pub fn what_fits(config: &Config, subject: &Subject, limit: u64) -> Result<String> {
     let needs = |batch, recompute| {
         let changed = Config { batch, recompute, ..config.clone() };
-        Plan::new(&changed, corpus).map(|plan| plan.reserved_bytes)
+        Plan::new(&changed, subject).map(|plan| plan.reserved_bytes)
     };
     let mut ways = Vec::new();
     if !config.recompute && needs(config.batch, true)? <= limit {

@@ -5,8 +5,8 @@ use super::metrics::Log;
 use super::pace::Pace;
 use super::state::{Best, FORMAT, State};
 use super::trainer::{Outcome, Trainer};
-use super::{Config, Metrics, Plan, Report, Size, Store, corpus, place};
-use crate::data::{Corpus, Vocabulary};
+use super::{Config, Metrics, Plan, Report, Size, Store, Subject, place, subject};
+use crate::data::Vocabulary;
 use crate::device::Device;
 use crate::device::observe::{Profile, Stage, observed};
 use crate::error::{Error, Result};
@@ -74,8 +74,8 @@ pub type Row = (&'static str, Stage, u64, Duration);
 pub struct Trained {
     /// The model after the last step.
     pub model: Model,
-    /// What its tokens stand for.
-    pub vocabulary: Vocabulary,
+    /// What its tokens stand for, unless the folder that the model came from says it.
+    pub vocabulary: Option<Vocabulary>,
     /// As in `report.json`.
     pub report: Report,
     /// As in `metrics.jsonl`.
@@ -101,17 +101,17 @@ pub fn run_on(
 ) -> Result<Trained> {
     let start = Instant::now();
     let config = config.resolved()?;
-    let (corpus, fingerprint) = corpus(&config)?;
+    let subject = subject(&config)?;
     let plan = match device {
-        Some(device) => Plan::on(device.like_null(), &config, &corpus)?,
-        None => Plan::new(&config, &corpus)?,
+        Some(device) => Plan::on(device.like_null(), &config, &subject)?,
+        None => Plan::new(&config, &subject)?,
     };
-    plan.check(&config, &corpus)?;
+    plan.check(&config, &subject)?;
     let open = || Device::by_name_within(&config.device, config.memory.map(|Size(limit)| limit));
     let device = device.cloned().map_or_else(open, Ok)?;
     // In a worker of the pool, because every fork from outside would first have to wake one.
     rayon::scope(|_| {
-        let mut run = Run::start(&config, &corpus, fingerprint, &device, &plan, control, see)?;
+        let mut run = Run::start(&config, &subject, &device, &plan, control, see)?;
         let profile = run.profiled(control.profile)?;
         run.finish(&plan, start, profile)
     })
@@ -120,9 +120,8 @@ pub fn run_on(
 struct Run<'a> {
     config: &'a Config,
     device: &'a Device,
-    fingerprint: String,
+    subject: &'a Subject,
     trainer: Trainer<'a>,
-    vocabulary: Vocabulary,
     out: PathBuf,
     store: Store,
     log: Log,
@@ -135,8 +134,7 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn start(
         config: &'a Config,
-        corpus: &'a Corpus,
-        fingerprint: String,
+        subject: &'a Subject,
         device: &'a Device,
         plan: &Plan,
         control: Control<'a>,
@@ -149,17 +147,15 @@ impl<'a> Run<'a> {
         };
         let store = Store::new(out.join("checkpoint"), config.keep);
         let trainer = match control.resume {
-            true => resume(config, corpus, &fingerprint, device, &store, see)?,
-            false => fresh(config, corpus, device, &store)?,
+            true => resume(config, subject, device, &store, see)?,
+            false => fresh(config, subject, device, &store)?,
         };
         let (log, history) = Log::open(&out.join("metrics.jsonl"), trainer.progress.step)?;
-        let vocabulary = corpus.vocabulary.clone();
         let (pace, stop) = (Pace::default(), control.stop);
-        let mut run =
-            Run { config, device, fingerprint, trainer, vocabulary, out, store, log, history, pace, stop, see };
+        let mut run = Run { config, device, subject, trainer, out, store, log, history, pace, stop, see };
         run.device.ledger().reset_peak();
         run.save()?;
-        let tokens = [corpus.train.len(), corpus.validation.len()];
+        let tokens = subject.source.tokens();
         (run.see)(Event::Started { out: &run.out, plan, tokens });
         Ok(run)
     }
@@ -286,8 +282,8 @@ impl<'a> Run<'a> {
             progress: self.trainer.progress.clone(),
             // Where the run lies is no part of what it is.
             config: Config { out: None, ..self.config.clone() },
-            vocabulary: self.vocabulary.clone(),
-            data: self.fingerprint.clone(),
+            vocabulary: self.subject.vocabulary.clone(),
+            data: self.subject.fingerprint.clone(),
             device: self.device.name().into(),
         }
     }
@@ -298,7 +294,8 @@ impl<'a> Run<'a> {
         report.tokens_per_second = self.pace.overall();
         report.wall_seconds = start.elapsed().as_secs_f64();
         report.write(&self.out.join("report.json"))?;
-        let Run { trainer, vocabulary, history, device, .. } = self;
+        let Run { trainer, subject, history, device, .. } = self;
+        let vocabulary = subject.vocabulary.clone();
         Ok(Trained { model: trainer.model, vocabulary, report, history, device: device.clone(), profile })
     }
 }

@@ -63,8 +63,8 @@ pub struct State {
     pub progress: Progress,
     /// What it was asked to do, with all defaults filled in.
     pub config: Config,
-    /// What tokens stand for.
-    pub vocabulary: Vocabulary,
+    /// What tokens stand for, unless the folder that the model came from says it.
+    pub vocabulary: Option<Vocabulary>,
     /// Fingerprint of the text, in hexadecimal.
     pub data: String,
     /// Name of the device that computed.

@@ -3,13 +3,12 @@
 use super::micro_batch::{MicroBatch, Uploaded};
 use super::replay::Replay;
 use super::state::{Interval, Progress};
-use super::{Checkpoint, Config};
-use crate::data::{Corpus, training_batch, validation_batches};
+use super::{Checkpoint, Config, Source, Subject};
 use crate::device::Device;
 use crate::device::observe::{FirstNonFinite, observed};
 use crate::error::Result;
 use crate::module::Module;
-use crate::nn::{Model, ModelConfig, Pass};
+use crate::nn::{Model, Pass};
 use crate::optim::{Gradients, Optimizer, Stepped};
 use crate::rng::Seed;
 use crate::tensor::Tensor;
@@ -18,7 +17,7 @@ use std::rc::Rc;
 /// A run in memory: model, optimizer, held gradients, and where it stands.
 pub struct Trainer<'a> {
     pub(super) config: &'a Config,
-    pub(super) corpus: &'a Corpus,
+    pub(super) source: &'a dyn Source,
     pub(super) device: Device,
     pub model: Model,
     pub optimizer: Optimizer,
@@ -40,37 +39,31 @@ pub enum Outcome {
 
 impl<'a> Trainer<'a> {
     /// A run at its start; the configuration must be resolved.
-    pub fn new(config: &'a Config, corpus: &'a Corpus, device: &Device) -> Result<Trainer<'a>> {
-        Trainer::of_model(config, &config.model(corpus.vocabulary.size()), corpus, device)
+    pub fn new(config: &'a Config, subject: &'a Subject, device: &Device) -> Result<Trainer<'a>> {
+        Trainer::of_model(config, config.fresh(subject.vocabulary.as_ref(), device)?, &*subject.source)
     }
 
-    /// The same with a model of other sizes than the configuration's.
-    pub(super) fn of_model(
-        config: &'a Config,
-        sizes: &ModelConfig,
-        corpus: &'a Corpus,
-        device: &Device,
-    ) -> Result<Trainer<'a>> {
-        let mut model = Model::new(sizes, Seed(config.seed).named("model"), device)?;
-        config.adapt(&mut model)?;
+    /// The same with a model that is there already.
+    pub(super) fn of_model(config: &'a Config, mut model: Model, source: &'a dyn Source) -> Result<Trainer<'a>> {
+        let device = model.device();
         let mut optimizer = config.optimizer(&mut model)?;
         optimizer.check(&model)?;
         optimizer.prepare(&model);
         let (held, progress) = (optimizer.gradients(&model, 0), Progress::default());
-        Ok(Trainer { config, corpus, device: device.clone(), model, optimizer, held, progress, replay: None })
+        Ok(Trainer { config, source, device, model, optimizer, held, progress, replay: None })
     }
 
     /// A run as a checkpoint has it.
     pub fn resume(
         config: &'a Config,
-        corpus: &'a Corpus,
+        source: &'a dyn Source,
         device: &Device,
         checkpoint: &Checkpoint,
     ) -> Result<Trainer<'a>> {
         let mut model = checkpoint.model(device)?;
         let (optimizer, held) = checkpoint.optimizer(&mut model)?;
         let progress = checkpoint.state.progress.clone();
-        Ok(Trainer { config, corpus, device: device.clone(), model, optimizer, held, progress, replay: None })
+        Ok(Trainer { config, source, device: device.clone(), model, optimizer, held, progress, replay: None })
     }
 
     /// Learns from one micro-batch, and the last of a step also takes the step; on a GPU from all of a step at once.
@@ -110,10 +103,11 @@ impl<'a> Trainer<'a> {
 
     /// A micro-batch of the present step.
     pub(super) fn drawn(&self, micro_step: u64) -> MicroBatch {
-        let Config { batch, context, dropout, seed, .. } = *self.config;
-        let seed = |name| Seed(seed).named(name).fold(self.progress.step).fold(micro_step);
-        let tokens = training_batch(&self.corpus.train, context, batch, seed("batch"));
-        MicroBatch { tokens, dropout: (dropout > 0.0).then(|| seed("dropout")) }
+        let Config { dropout, seed, .. } = *self.config;
+        let step = self.progress.step;
+        let tokens = self.source.batch(self.config, step, micro_step);
+        let seed = || Seed(seed).named("dropout").fold(step).fold(micro_step);
+        MicroBatch { tokens, dropout: (dropout > 0.0).then(seed) }
     }
 
     fn step(&mut self, computes: bool) -> Outcome {
@@ -186,7 +180,7 @@ impl<'a> Trainer<'a> {
     pub fn evaluate(&self) -> Result<Option<f64>> {
         let model = self.model.frozen();
         let (mut sum, mut count) = (0.0, 0);
-        for batch in validation_batches(&self.corpus.validation, self.config.context, self.config.batch) {
+        for batch in self.source.validation(self.config) {
             let (ids, targets) = batch.upload(&self.device);
             let Some(loss) = self.read(&model.loss(&ids, &targets, &Pass::default()))? else { return Ok(None) };
             sum += loss * batch.counted() as f64;

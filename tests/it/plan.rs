@@ -3,7 +3,7 @@
 use crate::tiny;
 use eckart::Error;
 use eckart::nn::Arch;
-use eckart::train::{Config, Method, Plan, Size, corpus};
+use eckart::train::{Config, Method, Plan, Size, subject};
 
 /// A run of two steps of each kind that there is.
 fn grid(folder: &std::path::Path) -> Vec<Config> {
@@ -52,7 +52,7 @@ fn planned_is_measured() {
 fn recompute_saves_memory() {
     let folder = tempfile::tempdir().unwrap();
     let config = Config { layers: 6, batch: 8, ..tiny::config(folder.path(), "") }.resolved().unwrap();
-    let (text, _) = corpus(&config).unwrap();
+    let text = subject(&config).unwrap();
     let peak = |recompute| Plan::new(&Config { recompute, ..config.clone() }, &text).unwrap().peak_bytes.activations;
     assert!(peak(true) * 2 < peak(false), "{} beside {}", peak(true), peak(false));
 }
@@ -61,7 +61,7 @@ fn recompute_saves_memory() {
 fn a_limit_is_refused_before_anything_is_written_and_what_it_names_fits() {
     let folder = tempfile::tempdir().unwrap();
     let config = Config { layers: 4, batch: 64, ..tiny::config(folder.path(), "run") }.resolved().unwrap();
-    let (text, _) = corpus(&config).unwrap();
+    let text = subject(&config).unwrap();
     let need = |config: &Config| Plan::new(config, &text).unwrap().reserved_bytes;
     let limited = |limit: u64| tiny::train(&Config { memory: Some(Size(limit)), ..config.clone() }, false);
     let half = need(&config) / 2;

@@ -1,0 +1,61 @@
+//! Where a run's batches come from.
+
+use super::Config;
+use crate::data::{Batch, Corpus, training_batch, validation_batches};
+use crate::rng::Seed;
+
+/// Batches to learn from and batches held back: functions of the configuration, the step and the micro-batch alone, so
+/// that a resumed run sees what it would have seen.
+pub trait Source: Send + Sync {
+    /// Micro-batch `micro_step` of step `step`, both from 0.
+    fn batch(&self, config: &Config, step: u64, micro_step: u64) -> Batch;
+
+    /// All that is held back.
+    fn validation<'a>(&'a self, config: &Config) -> Box<dyn Iterator<Item = Batch> + 'a>;
+
+    /// A micro-batch that takes as much memory as any: what a plan is made with.
+    fn largest(&self, config: &Config) -> Batch {
+        self.batch(config, 0, 0)
+    }
+
+    /// The same of what is held back.
+    fn largest_held_back(&self, config: &Config) -> Option<Batch> {
+        self.validation(config).max_by_key(|batch| batch.ids.len())
+    }
+
+    /// Tokens to learn from, and held back.
+    fn tokens(&self) -> [usize; 2];
+}
+
+/// Windows at random places to learn from, windows one after the other held back.
+impl Source for Corpus {
+    fn batch(&self, config: &Config, step: u64, micro_step: u64) -> Batch {
+        let seed = Seed(config.seed).named("batch").fold(step).fold(micro_step);
+        training_batch(&self.train, config.context, config.batch, seed)
+    }
+
+    fn validation<'a>(&'a self, config: &Config) -> Box<dyn Iterator<Item = Batch> + 'a> {
+        Box::new(validation_batches(&self.validation, config.context, config.batch))
+    }
+
+    fn tokens(&self) -> [usize; 2] {
+        [self.train.len(), self.validation.len()]
+    }
+}
+
+/// The largest batches of another, again and again: for plans.
+pub(super) struct Largest<'a>(pub &'a dyn Source);
+
+impl Source for Largest<'_> {
+    fn batch(&self, config: &Config, _: u64, _: u64) -> Batch {
+        self.0.largest(config)
+    }
+
+    fn validation<'a>(&'a self, config: &Config) -> Box<dyn Iterator<Item = Batch> + 'a> {
+        Box::new(self.0.largest_held_back(config).into_iter())
+    }
+
+    fn tokens(&self) -> [usize; 2] {
+        self.0.tokens()
+    }
+}
