@@ -35,6 +35,7 @@ impl Config {
             rank_stabilised: self.rank_stabilised,
             targets: self.adapter_targets.clone(),
             dora: self.adapter == Adapter::Dora,
+            dropout: self.adapter_dropout,
             ..AdapterConfig::default()
         };
         adapt(model, &adapters, Seed(self.seed).named("adapters")).map(drop)

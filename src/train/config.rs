@@ -54,6 +54,8 @@ pub struct Config {
     pub rank_stabilised: bool,
     /// Layers that get adapters: paths, or ends of them behind a dot; `all-linear` means all but embeddings and head.
     pub adapter_targets: Vec<String>,
+    /// Probability that training drops an element of what an adapter is given.
+    pub adapter_dropout: f64,
     /// How many times as fast as A the B of `lora+` learns.
     pub lora_plus_ratio: f64,
     /// Learning rate of embeddings' adapters under `lora+`.
@@ -130,6 +132,7 @@ impl Default for Config {
             alpha: 8.0,
             rank_stabilised: false,
             adapter_targets: vec![ALL_LINEAR.into()],
+            adapter_dropout: 0.0,
             lora_plus_ratio: 16.0,
             embedding_lr: 1e-6,
             rank: 8,
@@ -203,7 +206,7 @@ impl Config {
         let below = |limit: f64| move |x: f64| (0.0..limit).contains(&x);
         let open = f64::INFINITY;
         type Range<'a> = (&'a str, f64, &'a dyn Fn(f64) -> bool, &'a str);
-        let ranges: [Range<'_>; 12] = [
+        let ranges: [Range<'_>; 13] = [
             ("lr", self.lr.unwrap_or_default(), &|x| x > 0.0 && x < open, "a positive number"),
             ("lr_floor", self.lr_floor, &|x| (0.0..=1.0).contains(&x), "between 0 and 1"),
             ("weight_decay", self.weight_decay, &below(open), "a number that is not negative"),
@@ -214,6 +217,7 @@ impl Config {
             ("update_scale", self.update_scale.unwrap_or(1.0), &|x| x > 0.0 && x < open, "a positive number"),
             ("alpha", self.alpha, &|x| x > 0.0 && x < open, "a positive number"),
             ("lora_plus_ratio", self.lora_plus_ratio, &|x| x > 0.0 && x < open, "a positive number"),
+            ("adapter_dropout", self.adapter_dropout, &below(1.0), "at least 0 and below 1"),
             ("embedding_lr", self.embedding_lr, &|x| x > 0.0 && x < open, "a positive number"),
             ("clip", self.clip, &below(open), "a number that is not negative"),
         ];

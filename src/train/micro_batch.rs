@@ -9,8 +9,12 @@ use crate::tensor::Tensor;
 /// All that tells one micro-batch's loss from another's.
 pub struct MicroBatch {
     pub tokens: Batch,
-    /// Seed of its dropout, if there is any.
+    /// Its part of the targets that count in the step.
+    pub share: f64,
+    /// Seed of the model's dropout, if there is any.
     pub dropout: Option<Seed>,
+    /// Seed of the adapters' dropout, if there is any.
+    pub adapter_dropout: Option<Seed>,
 }
 
 /// A micro-batch on a device.
@@ -19,21 +23,41 @@ pub struct Uploaded {
     pub ids: Tensor,
     /// [batch, context].
     pub targets: Tensor,
+    /// `[]`: read there, because it may change from step to step.
+    pub share: Tensor,
+    /// What it holds.
+    shared: f64,
     pub mask: Option<Mask>,
+    pub adapter_mask: Option<Mask>,
 }
 
 impl MicroBatch {
     pub fn upload(&self, device: &Device) -> Uploaded {
         let (ids, targets) = self.tokens.upload(device);
-        Uploaded { ids, targets, mask: self.dropout.map(|seed| Mask::new(seed, device)) }
+        let share = Tensor::new(&[self.share as f32], [], device);
+        let mask = |seed: Option<Seed>| seed.map(|seed| Mask::new(seed, device));
+        let (mask, adapter_mask) = (mask(self.dropout), mask(self.adapter_dropout));
+        Uploaded { ids, targets, share, shared: self.share, mask, adapter_mask }
+    }
+
+    /// Whether it can be written over another.
+    pub fn fits(&self, other: &Uploaded) -> bool {
+        other.ids.count() == self.tokens.ids.len() && other.ids.shape()[1] == self.tokens.context
     }
 
     /// Writes it over another of the same run.
     pub fn feed(&self, to: &mut Uploaded) {
         to.ids.value.feed(&self.tokens.ids);
         to.targets.value.feed(&self.tokens.targets);
-        if let (Some(mask), Some(seed)) = (&mut to.mask, self.dropout) {
-            mask.feed(seed);
+        if to.shared != self.share {
+            to.share.value.feed(&[self.share as f32]);
+            to.shared = self.share;
+        }
+        let masks = [(&mut to.mask, self.dropout), (&mut to.adapter_mask, self.adapter_dropout)];
+        for (mask, seed) in masks {
+            if let (Some(mask), Some(seed)) = (mask, seed) {
+                mask.feed(seed);
+            }
         }
     }
 }

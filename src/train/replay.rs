@@ -36,7 +36,9 @@ impl Trainer<'_> {
     pub(super) fn whole_step(&mut self) -> Result<Outcome> {
         let drawn: Vec<MicroBatch> = (0..self.config.accumulate).map(|m| self.drawn(m)).collect();
         let taken = self.progress.taken;
-        let mut replay = self.replay.take().unwrap_or_else(|| Replay::new(&drawn, taken, &self.device));
+        let fits = |replay: &Replay| drawn.iter().zip(&replay.batches).all(|(drawn, batch)| drawn.fits(batch));
+        let replay = self.replay.take().filter(fits);
+        let mut replay = replay.unwrap_or_else(|| Replay::new(&drawn, taken, &self.device));
         drawn.iter().zip(&mut replay.batches).for_each(|(drawn, batch)| drawn.feed(batch));
         replay.numbers.give(self.rate(), self.clip());
         // Whoever watches kernels wants to see each.

@@ -10,6 +10,11 @@ pub trait Source: Send + Sync {
     /// Micro-batch `micro_step` of step `step`, both from 0.
     fn batch(&self, config: &Config, step: u64, micro_step: u64) -> Batch;
 
+    /// The part that this micro-batch has in its step's targets that count: what its mean loss is multiplied by.
+    fn share(&self, config: &Config, _step: u64, _micro_step: u64) -> f64 {
+        1.0 / config.accumulate as f64
+    }
+
     /// All that is held back.
     fn validation<'a>(&'a self, config: &Config) -> Box<dyn Iterator<Item = Batch> + 'a>;
 

@@ -3,10 +3,11 @@
 use super::micro_batch::{MicroBatch, Uploaded};
 use super::replay::Replay;
 use super::state::{Interval, Progress};
-use super::{Checkpoint, Config, Source, Subject};
+use super::{Adapter, Checkpoint, Config, Source, Subject};
 use crate::device::Device;
 use crate::device::observe::{FirstNonFinite, observed};
 use crate::error::Result;
+use crate::lowrank::with_dropout;
 use crate::module::Module;
 use crate::nn::{Model, Pass};
 use crate::optim::{Gradients, Optimizer, Stepped};
@@ -96,18 +97,25 @@ impl<'a> Trainer<'a> {
     /// The same, of one that lies on the device.
     pub(super) fn loss_of(&self, batch: &Uploaded) -> Tensor {
         let pass = Pass { dropout: batch.mask.clone(), recompute: self.config.recompute };
-        let loss = self.model.loss(&batch.ids, &batch.targets, &pass);
-        let share = loss.constant_like(1.0 / self.config.accumulate as f64);
-        loss * share
+        let loss = |model: &Model| model.loss(&batch.ids, &batch.targets, &pass);
+        let loss = match &batch.adapter_mask {
+            Some(mask) => with_dropout(&mut self.model.clone(), mask, loss),
+            None => loss(&self.model),
+        };
+        loss * &batch.share
     }
 
     /// A micro-batch of the present step.
     pub(super) fn drawn(&self, micro_step: u64) -> MicroBatch {
-        let Config { dropout, seed, .. } = *self.config;
-        let step = self.progress.step;
-        let tokens = self.source.batch(self.config, step, micro_step);
-        let seed = || Seed(seed).named("dropout").fold(step).fold(micro_step);
-        MicroBatch { tokens, dropout: (dropout > 0.0).then(seed) }
+        let (config, step) = (self.config, self.progress.step);
+        let seed = |name| move || Seed(config.seed).named(name).fold(step).fold(micro_step);
+        let adapter_dropout = if config.adapter == Adapter::None { 0.0 } else { config.adapter_dropout };
+        MicroBatch {
+            tokens: self.source.batch(config, step, micro_step),
+            share: self.source.share(config, step, micro_step),
+            dropout: (config.dropout > 0.0).then(seed("dropout")),
+            adapter_dropout: (adapter_dropout > 0.0).then(seed("adapter dropout")),
+        }
     }
 
     fn step(&mut self, computes: bool) -> Outcome {

@@ -102,7 +102,8 @@ fn a_gpu_takes_the_steps_that_the_host_takes() {
                 let out = format!("{} {accumulate} {device}", variant.name);
                 let config =
                     Config { device: device.into(), steps: 9, accumulate, ..tiny::config(folder.path(), &out) };
-                let config = Config { resample: Some(4), report_every: 1, ..variant.of(&config, 4) };
+                let config =
+                    Config { adapter_dropout: 0.2, resample: Some(4), report_every: 1, ..variant.of(&config, 4) };
                 tiny::train(&config, false).unwrap().history
             };
             let (here, there) = (run("cpu"), run(&crate::gpu::name()));
@@ -119,7 +120,7 @@ fn runs_resume_to_the_same_end() {
     for variant in VARIANTS.iter().filter(|variant| variant.low_rank) {
         let run = |out: &str| {
             let config = Config { accumulate: 2, ..tiny::config(folder.path(), &format!("{} {out}", variant.name)) };
-            Config { resample: Some(2), ..variant.of(&config, 4) }
+            Config { adapter_dropout: 0.2, resample: Some(2), ..variant.of(&config, 4) }
         };
         let (whole, pieces) = (run("whole"), run("pieces"));
         tiny::train(&whole, false).unwrap();
