@@ -23,6 +23,16 @@ fn four_words(key: vec2<u32>, first: vec2<u32>) -> vec4<u32> {
     }
 }
 
+// A Walsh function's parities at 32 places from 32 times each of `words` on.
+fn parities(function: u32, words: vec4<u32>) -> vec4<u32> {
+    let low = array(0xaaaaaaaau, 0xccccccccu, 0xf0f0f0f0u, 0xff00ff00u, 0xffff0000u);
+    var sum = 0u - (countOneBits(vec4(function >> 5u) & words) & vec4(1u));
+    for (var bit = 0u; bit < 5u; bit++) {
+        sum ^= vec4(low[bit] & (0u - (function >> bit & 1u)));
+    }
+    return sum;
+}
+
 // The number whose bits are `scale`, negative where the bit of a word at a place is set.
 fn signs(words: vec4<u32>, places: vec4<u32>, scale: u32) -> vec4<f32> {
     return bitcast<vec4<f32>>(vec4(scale) | (words >> places << vec4(31u)));

@@ -6,11 +6,21 @@
 //!import entries
 
 // Parameters that would say where a right operand lies say what P is: its key, its columns, the first of those that are
-// used (a multiple of 128) and the scale of its entries.
+// used (a multiple of 128), the scale of its entries and, of signs, the order of Walsh functions; there is one batch alone,
+// so that steps between batches can say it too.
 fn key() -> vec2<u32> { return vec2(p.b, p.b_n); }
 fn size() -> u32 { return p.b_k; }
 fn first_column() -> u32 { return p.b0; }
 fn scale() -> u32 { return p.b1; }
+fn group() -> u32 { return p.b2; }
+
+// As in src/ops/project/walsh.rs.
+fn function_of(row: u32) -> u32 {
+    let mask = group() - 1u;
+    var k = ((row & mask) * p.a0 + p.a1) & mask;
+    k ^= k >> p.b3;
+    return (k * p.a2 + p.a3) & mask;
+}
 
 // Signs: for rows of P, four words of each. They last for 128 places along k, or, going back, for 64 rows.
 var<workgroup> rows: array<vec4<u32>, 64>;
@@ -21,7 +31,8 @@ fn draw(job: Job, thread: u32, l: u32) {
     let column = first_column() + select(l, tile, BACK);
     let count = select(min(COLUMNS, p.n - tile), min(64u, p.k - l), BACK);
     for (var i = thread; i < count; i += THREADS) {
-        rows[i] = four_words(key(), number_of(row + i, (size() + 31u) / 32u, column / 32u));
+        let words = four_words(key(), number_of((row + i) / group(), (size() + 31u) / 32u, column / 32u));
+        rows[i] = words ^ parities(function_of(row + i), column / 32u + vec4(0u, 1u, 2u, 3u));
     }
     workgroupBarrier();
 }

@@ -2,6 +2,8 @@
 
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::collections::BTreeMap;
 
 /// A text of at most this many distinct characters is learnt by character.
 const MOST_CHARACTERS: usize = 256;
@@ -63,4 +65,41 @@ impl Vocabulary {
             }
         }
     }
+
+    /// The same as a `tokenizer.json`, which the `tokenizers` library of Hugging Face reads: one word for each
+    /// character, or one for each byte by its stand-in.
+    pub fn to_hugging_face(&self) -> serde_json::Value {
+        let byte_level =
+            json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
+        let (before, decoder, model) = match self {
+            Vocabulary::Characters(characters) => {
+                let words: BTreeMap<String, usize> = characters.iter().map(char::to_string).zip(0..).collect();
+                let one_each = json!({"Regex": "[\\s\\S]"});
+                (
+                    json!({"type": "Split", "pattern": one_each, "behavior": "Isolated", "invert": false}),
+                    json!({"type": "Fuse"}),
+                    json!({"type": "WordLevel", "vocab": words, "unk_token": "<unk>"}),
+                )
+            }
+            Vocabulary::Bytes => {
+                let words: BTreeMap<String, u8> = (0..=255).map(|byte| (stand_in(byte).to_string(), byte)).collect();
+                (byte_level.clone(), byte_level, json!({"type": "BPE", "vocab": words, "merges": []}))
+            }
+        };
+        json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+            "pre_tokenizer": before, "post_processor": null, "decoder": decoder, "model": model,
+        })
+    }
+}
+
+/// The character that byte-level tokenizers write for a byte (Radford et al. 2019): itself if it is printable in
+/// Latin-1, else the next one free from U+0100 on.
+fn stand_in(byte: u8) -> char {
+    let printable = |byte: u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
+    if printable(byte) {
+        return byte as char;
+    }
+    let before = (0..byte).filter(|&other| !printable(other)).count() as u32;
+    char::from_u32(0x100 + before).expect("a character of Latin Extended-A")
 }

@@ -56,7 +56,7 @@ pub(super) fn check<'a>(names: impl IntoIterator<Item = &'a str>, places: &[Plac
 }
 
 /// Paths of the linear maps that are meant, in the order of the model; an error names what is not there.
-pub(super) fn chosen(model: &mut dyn Module, names: &[&str]) -> Result<Vec<String>> {
+pub fn chosen(model: &mut dyn Module, names: &[&str]) -> Result<Vec<String>> {
     let all = places(model);
     check(names.iter().copied(), &all)?;
     let meant = |place: &Place| names.iter().any(|name| place.is_meant(name));

@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 pub enum Projection {
     /// Entries ±1/√rank from a seed: nothing is kept. E\[PᵀP\] = I.
     Rademacher,
+    /// The same in rows that are orthogonal, see [`Entries::Walsh`]: nothing is kept. E\[PᵀP\] = I.
+    Walsh,
     /// Normal entries of variance 1/rank from a seed: nothing is kept. E\[PᵀP\] = I.
     Gaussian,
     /// Orthogonal rows in random directions, scaled by √(size/rank) so that E\[PᵀP\] = I; kept.
@@ -31,6 +33,7 @@ impl Projection {
     fn entries(self) -> Option<Entries> {
         match self {
             Projection::Rademacher => Some(Entries::Rademacher),
+            Projection::Walsh => Some(Entries::Walsh),
             Projection::Gaussian => Some(Entries::Gaussian),
             Projection::Orthonormal | Projection::Svd => None,
         }

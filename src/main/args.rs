@@ -1,5 +1,6 @@
 //! Flags, and how they override a configuration file.
 
+use crate::aliases::translated;
 use clap::{Args, Parser, Subcommand};
 use eckart::lowrank::{Lift, Projection, Transfer};
 use eckart::nn::Arch;
@@ -180,7 +181,7 @@ pub struct Settings {
     /// Steps from one subspace to the next
     #[arg(long, value_name = "K")]
     resample: Option<u64>,
-    /// How subspaces are chosen: rademacher, gaussian, orthonormal or svd
+    /// How subspaces are chosen: rademacher, walsh, gaussian, orthonormal or svd
     #[arg(long, value_parser = word::<Projection>)]
     projection: Option<Projection>,
     /// What becomes of compressed state when the subspace changes: transfer, scaled, reset or keep
@@ -221,7 +222,7 @@ impl Settings {
     /// File and flags together; a run to be resumed has its settings from its checkpoint, unless a file is given.
     pub fn config(&self, resume: bool) -> Result<Config> {
         let mut config = match (&self.config, resume) {
-            (Some(path), _) => read(path)?,
+            (Some(path), _) => read(path, Config::default())?,
             (None, false) => Config::default(),
             (None, true) => match &self.out {
                 Some(out) => previous(out)?,
@@ -247,7 +248,14 @@ impl Settings {
     }
 }
 
-fn read(path: &PathBuf) -> Result<Config> {
+fn read(path: &PathBuf, usual: Config) -> Result<Config> {
     let text = std::fs::read_to_string(path).map_err(Error::file(path))?;
-    yaml_serde::from_str(&text).map_err(|error| Error::Data { path: path.clone(), problem: error.to_string() })
+    let problem = |problem: String| Error::Data { path: path.clone(), problem };
+    let file: yaml_serde::Mapping = yaml_serde::from_str(&text).map_err(|error| problem(error.to_string()))?;
+    let given = translated(file).map_err(|error| problem(error.to_string()))?;
+    // What the file does not say is as usual.
+    let usual = yaml_serde::to_value(usual).map_err(|error| problem(error.to_string()))?;
+    let mut all = usual.as_mapping().cloned().expect("a configuration is a mapping");
+    all.extend(given);
+    yaml_serde::from_value(yaml_serde::Value::Mapping(all)).map_err(|error| problem(error.to_string()))
 }

@@ -3,6 +3,7 @@
 //! What goes wrong is one line on stderr. Exit codes: 0 done, 1 run failed, 2 bad usage or input, 3 memory or device
 //! lost, 130 interrupted with a checkpoint written.
 
+mod aliases;
 mod args;
 mod check;
 mod devices;

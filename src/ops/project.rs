@@ -6,6 +6,7 @@ mod gpu;
 mod host;
 mod normal;
 mod random;
+mod walsh;
 
 pub use random::{Entries, Random};
 pub(crate) use random::{compresses_rows, smaller_first};
@@ -124,12 +125,12 @@ impl Tensor {
 
 pub(super) fn samples() -> Vec<Sample> {
     let random = |entries, rank| Random { entries, rank, seed: Seed(5) };
-    let both = [Entries::Rademacher, Entries::Gaussian].into_iter().flat_map(|entries| {
+    let all = [Entries::Rademacher, Entries::Walsh, Entries::Gaussian].into_iter().flat_map(|entries| {
         [(37, 3, 3), (130, 9, 1), (32, 4, 4), (1, 1, 1)].into_iter().flat_map(move |(size, rank, n)| {
             let random = random(entries, rank);
             let ahead = Sample::new(Project::whole(random, size, false), [Input::normal([size, n])]);
             [ahead, Sample::new(Project::whole(random, size, true), [Input::normal([rank, n])])]
         })
     });
-    both.collect()
+    all.collect()
 }

@@ -2,7 +2,7 @@
 
 use super::Config;
 use crate::error::Result;
-use crate::lowrank::{AdapterConfig, LoraPlus, adapt};
+use crate::lowrank::{AdapterConfig, LoraPlus, adapt, chosen};
 use crate::module::Module;
 use crate::optim::Group;
 use crate::rng::Seed;
@@ -33,12 +33,23 @@ impl Config {
             rank: self.rank,
             alpha: self.alpha,
             rank_stabilised: self.rank_stabilised,
-            targets: self.adapter_targets.clone(),
+            targets: self.adapted_layers(model)?,
             dora: self.adapter == Adapter::Dora,
             dropout: self.adapter_dropout,
             ..AdapterConfig::default()
         };
         adapt(model, &adapters, Seed(self.seed).named("adapters")).map(drop)
+    }
+
+    /// Paths of the layers that get adapters.
+    fn adapted_layers(&self, model: &mut dyn Module) -> Result<Vec<String>> {
+        let names: Vec<&str> = self.adapter_targets.iter().map(String::as_str).collect();
+        let mut layers = chosen(model, &names)?;
+        if let Some(last) = self.last_layers {
+            let blocks = layers.iter().filter_map(|path| block(path)).max().map_or(0, |block| block + 1);
+            layers.retain(|path| block(path).is_some_and(|block| block + last >= blocks));
+        }
+        Ok(layers)
     }
 
     /// Which parameters learn how fast, and decay.
@@ -54,4 +65,9 @@ impl Config {
             _ => Ok(Group::decay_matrices(self.weight_decay)),
         }
     }
+}
+
+/// Which block a layer is in: the first number in its path.
+fn block(path: &str) -> Option<usize> {
+    path.split('.').find_map(|part| part.parse().ok())
 }

@@ -14,8 +14,15 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Text to learn; the crate's own source and documents if none.
+    /// Folder of a model in Hugging Face's layout to begin with; a new model of the sizes below if none.
+    pub model: Option<PathBuf>,
+    /// What to learn: a text; for a model with a tokenizer also a file or folder of examples. The crate's own source and
+    /// documents if none.
     pub data: Option<PathBuf>,
+    /// Learn completions and last answers alone, not what they answer.
+    pub mask_prompt: bool,
+    /// Put examples one after the other into full windows, where each sees those before it, instead of filling up.
+    pub pack: bool,
     /// Folder of the run; the next free number below `runs` if none.
     pub out: Option<PathBuf>,
     /// `auto`, or the name of a device.
@@ -52,6 +59,8 @@ pub struct Config {
     pub alpha: f64,
     /// Divide it by the rank's root instead.
     pub rank_stabilised: bool,
+    /// Adapters in the last so many blocks only; in all if none.
+    pub last_layers: Option<usize>,
     /// Layers that get adapters: paths, or ends of them behind a dot; `all-linear` means all but embeddings and head.
     pub adapter_targets: Vec<String>,
     /// Probability that training drops an element of what an adapter is given.
@@ -102,6 +111,10 @@ pub struct Config {
     pub report_every: u64,
     /// Steps from one validation to the next.
     pub eval_every: u64,
+    /// Batches of a validation; all there are if none.
+    pub eval_batches: Option<usize>,
+    /// Stop when so many validations in a row were no better than the best; never if none.
+    pub patience: Option<u64>,
     /// Steps from one checkpoint to the next.
     pub save_every: u64,
     /// Checkpoints to keep beside the best.
@@ -112,7 +125,10 @@ impl Default for Config {
     /// A model of 0.8 million parameters that learns to write in about two minutes on two cores.
     fn default() -> Config {
         Config {
+            model: None,
             data: None,
+            mask_prompt: false,
+            pack: false,
             out: None,
             device: "auto".into(),
             memory: None,
@@ -131,6 +147,7 @@ impl Default for Config {
             adapter: Adapter::None,
             alpha: 8.0,
             rank_stabilised: false,
+            last_layers: None,
             adapter_targets: vec![ALL_LINEAR.into()],
             adapter_dropout: 0.0,
             lora_plus_ratio: 16.0,
@@ -156,14 +173,34 @@ impl Default for Config {
             seed: 1,
             report_every: 10,
             eval_every: 250,
+            eval_batches: None,
+            patience: None,
             save_every: 250,
             keep: 2,
         }
     }
 }
 
+impl Config {
+    /// Defaults for a model that has learnt already: LoRA on all linear layers, AdamW without decay, a learning rate for
+    /// what is trained, 1,000 steps of 4 examples of at most 512 tokens.
+    pub fn fine_tuning() -> Config {
+        Config {
+            steps: 1000,
+            batch: 4,
+            context: 512,
+            adapter: Adapter::Lora,
+            weight_decay: 0.0,
+            beta2: 0.999,
+            eval_every: 200,
+            save_every: 200,
+            ..Config::default()
+        }
+    }
+}
+
 /// Settings that change no number of a run, so that it may be resumed with others.
-const FREE: [&str; 6] = ["data", "out", "device", "memory", "save_every", "keep"];
+const FREE: [&str; 7] = ["model", "data", "out", "device", "memory", "save_every", "keep"];
 
 impl Config {
     /// The same with every default that depends on other settings filled in; an error if it cannot work.
@@ -172,7 +209,7 @@ impl Config {
         let model = ModelConfig::new(self.arch, 1, self.context, self.layers, self.heads, self.width);
         let full = Config {
             optimizer: Some(self.method()),
-            lr: self.lr.or(Some(usual.lr)),
+            lr: self.lr.or(Some(self.usual_rate(usual.lr))),
             compressed_layers: self.compressed_layers.clone().or(Some(vec![usual.layers.into()])),
             resample: self.resample.or(Some(usual.resample)),
             projection: self.projection.or(Some(usual.projection)),
@@ -188,6 +225,15 @@ impl Config {
         Ok(full)
     }
 
+    /// A learning rate to begin with; a model that has learnt already wants a lower one than a new one.
+    fn usual_rate(&self, new: f64) -> f64 {
+        match (&self.model, self.adapter) {
+            (None, _) => new,
+            (Some(_), Adapter::None) => 0.01 * new,
+            (Some(_), _) => 0.1 * new,
+        }
+    }
+
     fn check(&self) -> Result<()> {
         let counts = [
             ("steps", self.steps),
@@ -199,6 +245,9 @@ impl Config {
             ("eval_every", self.eval_every),
             ("save_every", self.save_every),
             ("keep", self.keep as u64),
+            ("eval_batches", self.eval_batches.unwrap_or(1) as u64),
+            ("patience", self.patience.unwrap_or(1)),
+            ("last_layers", self.last_layers.unwrap_or(1) as u64),
         ];
         if let Some((name, _)) = counts.iter().find(|(_, count)| *count == 0) {
             return Err(Error::Config(format!("{name} is 0: it must be at least 1")));

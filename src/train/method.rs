@@ -170,6 +170,7 @@ impl Config {
         let wanted = self.compress_accumulation.unwrap_or(self.method() == Method::Flora);
         let entries = match self.subspaces().projection {
             Projection::Gaussian => Entries::Gaussian,
+            Projection::Walsh => Entries::Walsh,
             _ => Entries::Rademacher,
         };
         (wanted && self.accumulate > 1).then_some(Accumulation { entries, rank: self.rank })

@@ -171,7 +171,7 @@ impl<'a> Run<'a> {
     }
 
     fn steps(&mut self) -> Result<()> {
-        while self.trainer.progress.step < self.config.steps {
+        while self.trainer.progress.step < self.config.steps && !self.out_of_patience() {
             let (start, tokens) = (Instant::now(), self.trainer.tokens());
             let outcome = self.trainer.advance()?;
             self.pace.add(tokens, start.elapsed());
@@ -189,6 +189,10 @@ impl<'a> Run<'a> {
             }
         }
         Ok(())
+    }
+
+    fn out_of_patience(&self) -> bool {
+        self.config.patience.is_some_and(|patience| self.trainer.progress.since_best >= patience)
     }
 
     fn advanced(&mut self, loss: Option<f64>) {
@@ -226,7 +230,8 @@ impl<'a> Run<'a> {
             self.note_best(Best { step, loss })?;
         }
         // Steps left out add nothing to save, and would push the last good checkpoint out.
-        let wanted = save && (self.trainer.progress.skipped_in_row == 0 || step == self.config.steps);
+        let last = step == self.config.steps || self.out_of_patience();
+        let wanted = last || (save && self.trainer.progress.skipped_in_row == 0);
         if wanted { self.save() } else { Ok(()) }
     }
 
@@ -254,10 +259,12 @@ impl<'a> Run<'a> {
     }
 
     fn note_best(&mut self, now: Best) -> Result<()> {
-        if now.loss.is_nan() || self.trainer.progress.best.is_some_and(|best| best.loss <= now.loss) {
+        let progress = &mut self.trainer.progress;
+        if now.loss.is_nan() || progress.best.is_some_and(|best| best.loss <= now.loss) {
+            progress.since_best += 1;
             return Ok(());
         }
-        self.trainer.progress.best = Some(now);
+        (progress.best, progress.since_best) = (Some(now), 0);
         self.store.save_best(&self.state(), &self.trainer.model)
     }
 

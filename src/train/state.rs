@@ -25,6 +25,9 @@ pub struct Progress {
     pub interval: Interval,
     /// Best validation so far.
     pub best: Option<Best>,
+    /// Validations since then.
+    #[serde(default)]
+    pub since_best: u64,
 }
 
 /// Steps since the last reported one.

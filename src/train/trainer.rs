@@ -184,11 +184,12 @@ impl<'a> Trainer<'a> {
         (self.config.batch * self.config.context) as u64 * micro_batches
     }
 
-    /// Mean loss over all of the validation part in nats per token; on the null device, one batch and no number.
+    /// Mean loss over the validation part, or its first `eval_batches`, in nats per token; on the null device, one batch and no number.
     pub fn evaluate(&self) -> Result<Option<f64>> {
         let model = self.model.frozen();
         let (mut sum, mut count) = (0.0, 0);
-        for batch in self.source.validation(self.config) {
+        let limit = self.config.eval_batches.unwrap_or(usize::MAX);
+        for batch in self.source.validation(self.config).take(limit) {
             let (ids, targets) = batch.upload(&self.device);
             let Some(loss) = self.read(&model.loss(&ids, &targets, &Pass::default()))? else { return Ok(None) };
             sum += loss * batch.counted() as f64;

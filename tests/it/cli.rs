@@ -62,9 +62,9 @@ fn bad_flags_and_files_are_one_line() {
     fails(&["--data", "/no/such/file"], 2, "/no/such/file: No such file");
     fails(&["--data", folder.path().to_str().unwrap()], 2, "Is a directory");
     fails(
-        &["--config", &config("learning_rate: 3")],
+        &["--config", &config("lerning_rate: 3")],
         2,
-        "unknown field `learning_rate`, expected one of `data`, `out`",
+        "unknown field `lerning_rate`, expected one of `model`, `data`",
     );
     fails(&["--config", &config("steps: many")], 2, "steps: invalid type: string \"many\", expected u64");
     fails(&["--config", &config("steps: [")], 2, "config.yaml");

@@ -95,7 +95,7 @@ fn run_products(device: &Device) {
 fn run_projections(device: &Device) {
     let zeros = |rows: usize, columns: usize| Tensor::new(&vec![0.0_f32; rows * columns], [rows, columns], device);
     for (rank, n) in [1, 12, 20, 64].into_iter().flat_map(|rank| [5, 64, 2048].map(|n| (rank, n))) {
-        for entries in [Entries::Rademacher, Entries::Gaussian] {
+        for entries in [Entries::Rademacher, Entries::Walsh, Entries::Gaussian] {
             let p = Random { entries, rank, seed: Seed(0) };
             zeros(300, n).project(p);
             zeros(n, 300).t().project(p);

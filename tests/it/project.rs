@@ -5,7 +5,7 @@ use eckart::ops::Input;
 use eckart::ops::project::{Entries, Random};
 use eckart::{DType, Device, LinearMap, Seed, Shape, Tag, Tensor};
 
-pub const BOTH: [Entries; 2] = [Entries::Rademacher, Entries::Gaussian];
+pub const ALL: [Entries; 3] = [Entries::Rademacher, Entries::Walsh, Entries::Gaussian];
 
 pub fn random(entries: Entries, rank: usize, seed: u64) -> Random {
     Random { entries, rank, seed: Seed(seed) }
@@ -63,7 +63,7 @@ fn normal_numbers_are_the_quantiles_of_the_words() {
 /// The same numbers in both types.
 #[test]
 fn entries_do_not_depend_on_the_type() {
-    for entries in BOTH {
+    for entries in ALL {
         let p = random(entries, 6, 1);
         let single = p.matrix(100, DType::F32, &Device::cpu()).to_vec::<f32>().unwrap();
         assert_eq!(single.into_iter().map(f64::from).collect::<Vec<_>>(), numbers(&matrix(p, 100)));
@@ -73,7 +73,7 @@ fn entries_do_not_depend_on_the_type() {
 #[test]
 fn products_are_those_with_the_matrix() {
     let sizes = [(3, 37, 5), (1, 1, 1), (8, 1500, 70), (130, 700, 9), (64, 2500, 33), (600, 300, 2)];
-    for ((rank, size, n), entries) in sizes.into_iter().flat_map(|sizes| BOTH.map(|entries| (sizes, entries))) {
+    for ((rank, size, n), entries) in sizes.into_iter().flat_map(|sizes| ALL.map(|entries| (sizes, entries))) {
         let (p, what) = (random(entries, rank, 9), format!("{entries:?} {rank} by {size}, {n} columns"));
         let matrix = matrix(p, size);
         let (x, c) = (normal([size, n], 1), normal([rank, n], 2));
@@ -101,7 +101,7 @@ fn rank_0_is_refused() {
 
 #[test]
 fn overlaps_are_products_of_two_projections() {
-    for (size, entries) in [5, 900, 2500].into_iter().flat_map(|size| BOTH.map(|entries| (size, entries))) {
+    for (size, entries) in [5, 900, 2500].into_iter().flat_map(|size| ALL.map(|entries| (size, entries))) {
         let (new, old) = (random(entries, 7, 1), random(Entries::Rademacher, 4, 2));
         let expected = matrix(new, size).matmul(&matrix(old, size).t());
         assert_near(&new.overlap(old, size, DType::F64, &Device::cpu()), &expected, &format!("{entries:?} {size}"));
@@ -118,7 +118,7 @@ fn statistics(x: &[f64]) -> (f64, f64) {
 #[test]
 fn projecting_and_back_is_the_identity_on_average() {
     let (size, rank) = (12, 8);
-    for entries in BOTH {
+    for entries in ALL {
         let squares: Vec<Vec<f64>> = (0..200)
             .map(|seed| {
                 let p = matrix(random(entries, rank, seed), size);
@@ -140,7 +140,9 @@ fn one_reconstruction_is_as_far_off_as_it_should_be() {
     let (size, rank) = (6, 3);
     let x = normal([size, 1], 7);
     let norm = (&x * &x).sum_all().item().unwrap();
-    for (entries, expected, other) in [(BOTH[0], 5.0 / 3.0, 7.0 / 3.0), (BOTH[1], 7.0 / 3.0, 5.0 / 3.0)] {
+    for (entries, expected, other) in
+        [(Entries::Rademacher, 5.0 / 3.0, 7.0 / 3.0), (Entries::Gaussian, 7.0 / 3.0, 5.0 / 3.0)]
+    {
         let error = |seed| {
             let p = random(entries, rank, seed);
             let difference = x.project(p).project_back(p, size) - &x;
@@ -150,6 +152,36 @@ fn one_reconstruction_is_as_far_off_as_it_should_be() {
         assert!((mean - expected).abs() < 4.0 * error, "{entries:?}: {mean} ± {error}, not {expected}");
         assert!((mean - other).abs() > 4.0 * error, "{entries:?}: {mean} ± {error} tells nothing");
     }
+}
+
+/// Within a group, P Pᵀ is size/rank times the identity, so that E‖PᵀPx − x‖²/‖x‖² is (d − r)/r; groups are independent.
+#[test]
+fn rows_of_walsh_functions_are_orthogonal() {
+    for (size, rank, group) in [(24, 7, 8), (96, 32, 32), (40, 20, 8), (128, 5, 128), (3072, 9, 1024)] {
+        let p = random(Entries::Walsh, rank, 3);
+        let products = numbers(&p.overlap(p, size, DType::F64, &Device::cpu()));
+        let mut across = 0;
+        for (at, found) in products.iter().enumerate() {
+            let (i, j) = (at / rank, at % rank);
+            let expected = if i == j { size as f64 / rank as f64 } else { 0.0 };
+            match i / group == j / group {
+                // Scales are rounded to single precision.
+                true => assert!((found - expected).abs() < 1e-6 * size as f64, "{size}, {rank}: {i} by {j} is {found}"),
+                false => across += usize::from(found.abs() > 1e-5),
+            }
+        }
+        assert_eq!(across > 0, rank > group, "{size}, {rank}: groups are independent");
+    }
+    let (size, rank, x) = (8, 3, normal([8, 1], 7));
+    let norm = (&x * &x).sum_all().item().unwrap();
+    let error = |seed| {
+        let p = random(Entries::Walsh, rank, seed);
+        let difference = x.project(p).project_back(p, size) - &x;
+        (&difference * &difference).sum_all().item().unwrap() / norm
+    };
+    let (mean, error) = statistics(&(0..2000).map(error).collect::<Vec<_>>());
+    assert!((mean - 5.0 / 3.0).abs() < 4.0 * error, "{mean} ± {error}");
+    assert!((mean - 7.0 / 3.0).abs() > 4.0 * error, "{mean} ± {error} tells nothing");
 }
 
 /// Scratch is a panel, whatever the size: P would be 25.6 MB.
@@ -171,8 +203,9 @@ fn projections_are_never_stored() {
         assert_eq!(peak(before, &|| c.project_back(p, size)), (panel, panel));
         // Identity, a part of the old projection for 1024 columns, and the result twice over.
         let part = 4 * (8 * 8 + 1024 * 8);
-        let (_, most) =
-            peak(before, &|| random(BOTH[1], 8, 2).overlap(random(BOTH[1], 8, 3), size, DType::F32, &device));
+        let (_, most) = peak(before, &|| {
+            random(Entries::Gaussian, 8, 2).overlap(random(Entries::Gaussian, 8, 3), size, DType::F32, &device)
+        });
         assert!(most <= part + 8 * 1024 * 4, "{most} bytes");
     }
     let device = Device::null_gpu();
@@ -196,7 +229,7 @@ const SHAPES: [[usize; 2]; 3] = [[6, 20], [30, 7], [8, 8]];
 /// Rows are compressed where there are no more of them than columns.
 #[test]
 fn sketches_of_factors_are_those_of_the_gradient() {
-    for (shape, entries) in SHAPES.into_iter().flat_map(|shape| BOTH.map(|entries| (shape, entries))) {
+    for (shape, entries) in SHAPES.into_iter().flat_map(|shape| ALL.map(|entries| (shape, entries))) {
         let (p, [m, n], what) = (random(entries, 5, 8), shape, format!("{entries:?} {shape:?}"));
         for dense in [false, true] {
             let gradient = parts(shape, dense).densify().unwrap();

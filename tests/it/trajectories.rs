@@ -87,6 +87,8 @@ fn dense_rivals() {
 fn flora_with_each_transfer() {
     let within = flora(with(Projection::Rademacher, Transfer::Reset), 0.9, Lift::Within, false);
     agrees("flora-within", within, 1e-11);
+    let orthogonal = flora(with(Projection::Walsh, Transfer::Reset), 0.9, Lift::Within, false);
+    agrees("flora-within-walsh", orthogonal, 1e-11);
     let of_gradients = flora(with(Projection::Svd, Transfer::Reset), 0.9, Lift::Within, false);
     agrees("flora-within-svd", of_gradients, 1e-9);
     let flora = |transfer, scaled| flora(with(Projection::Rademacher, transfer), 0.9, Lift::FreshAndUp, scaled);

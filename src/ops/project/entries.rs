@@ -1,6 +1,7 @@
 //! Entries of random projections on the host, `shaders/entries.wgsl` in Rust.
 
 use super::normal::normal;
+use super::walsh::{Order, parities};
 use super::{Entries, Project};
 use crate::device::cpu;
 use crate::rng::Seed;
@@ -55,7 +56,7 @@ impl Project {
     /// 1/√rank for signs, √(2/rank) for what [`normal`] makes: a number of single precision on every device.
     pub(super) fn scale(&self) -> f32 {
         let variance = match self.random.entries {
-            Entries::Rademacher => 1.0,
+            Entries::Rademacher | Entries::Walsh => 1.0,
             Entries::Gaussian => 2.0,
         };
         (variance / self.random.rank as f64).sqrt() as f32
@@ -64,17 +65,18 @@ impl Project {
     /// Draws these columns of P, row by row.
     pub(super) fn draw<T: Float>(&self, columns: Range<usize>, out: &mut [T]) {
         let task = match self.random.entries {
-            Entries::Rademacher => SIGNS,
+            Entries::Rademacher | Entries::Walsh => SIGNS,
             Entries::Gaussian => NORMALS,
         };
         let (width, rows) = (columns.len(), (task / columns.len()).max(1));
+        let order = self.order();
         cpu::blocks_into(out, rows * width, |task, out| {
             let mut words = Words::new(self.random.seed);
             for (i, row) in (task * rows..).zip(out.chunks_exact_mut(width)) {
                 cpu::simd(
                     #[inline(always)]
                     || match self.random.entries {
-                        Entries::Rademacher => self.signs(i, columns.start, &mut words, row),
+                        Entries::Rademacher | Entries::Walsh => self.signs(i, order, columns.start, &mut words, row),
                         Entries::Gaussian => self.normals(i, columns.start, &mut words, row),
                     },
                 );
@@ -84,13 +86,14 @@ impl Project {
 
     /// Row `i` from column `first` on, a multiple of 32.
     #[inline(always)]
-    fn signs<T: Float>(&self, i: usize, first: usize, words: &mut Words, row: &mut [T]) {
+    fn signs<T: Float>(&self, i: usize, order: Order, first: usize, words: &mut Words, row: &mut [T]) {
         let values = [self.scale(), -self.scale()].map(|x| T::of(x.into()));
-        let start = i as u64 * self.size.div_ceil(32) as u64 + first as u64 / 32;
-        for (at, row) in (start..).step_by(WORDS).zip(row.chunks_mut(32 * WORDS)) {
-            let words = words.read(at, row.len().div_ceil(32));
-            for (row, word) in row.chunks_mut(32).zip(words) {
-                let all = choose(*word, values);
+        let (group, function) = (i / order.group, order.function(i % order.group));
+        let start = group as u64 * self.size.div_ceil(32) as u64;
+        for (at, row) in (first as u64 / 32..).step_by(WORDS).zip(row.chunks_mut(32 * WORDS)) {
+            let words = words.read(start + at, row.len().div_ceil(32));
+            for ((row, word), at) in row.chunks_mut(32).zip(words).zip(at as u32..) {
+                let all = choose(*word ^ parities(function, at), values);
                 match row.as_mut_array() {
                     Some(row) => *row = all,
                     None => row.copy_from_slice(&all[..row.len()]),

@@ -74,7 +74,7 @@ impl Project {
         let (wide, high) = (tile.columns / side, tile.rows / side);
         let kernel = kernel.name("ROWS", tile.rows).name("COLUMNS", tile.columns);
         let kernel = kernel.name("WIDE", wide).name("THREADS", wide * high).name("BACK", self.back);
-        let kernel = kernel.name("SIGNS", self.random.entries == Entries::Rademacher).name("ENTRIES", self.entries());
+        let kernel = kernel.name("SIGNS", self.random.entries != Entries::Gaussian).name("ENTRIES", self.entries());
         let kernel = kernel.name("LOAD_A", left.loads("a")).name("A_ALONG_K", left.along_k());
         let store = if n.is_multiple_of(4) { "store_columns" } else { "store_any" };
         // There is no right operand to be read, nor a bias.
@@ -84,15 +84,17 @@ impl Project {
         // `Params` of `shaders/matmul_blocks.wgsl`.
         let kernel = kernel.words([n, columns, k]).words(left.words()).words(key).word(self.size);
         let kernel = kernel.words([0, 1, n]).words([0, 0, 0, add.into()]).words([parts, depth]);
-        let kernel = kernel.words([1, 1, 1, 1]).words([0; 4]).word(self.first).float(self.scale().into());
-        kernel.words([0; 3]).run(groups);
+        let order = self.order();
+        let kernel = kernel.words([1, 1, 1, 1]).words(order.words.map(|word| word as usize));
+        let kernel = kernel.word(self.first).float(self.scale().into()).words([order.group, order.shift as usize]);
+        kernel.word(0).run(groups);
     }
 
     /// The shader's function of entries.
     fn entries(&self) -> &'static str {
         match (self.random.entries, self.back) {
-            (Entries::Rademacher, false) => "signs_ahead",
-            (Entries::Rademacher, true) => "signs_back",
+            (Entries::Rademacher | Entries::Walsh, false) => "signs_ahead",
+            (Entries::Rademacher | Entries::Walsh, true) => "signs_back",
             (Entries::Gaussian, false) => "normals_ahead",
             (Entries::Gaussian, true) => "normals_back",
         }

@@ -15,6 +15,11 @@ use std::sync::Arc;
 pub enum Entries {
     /// ±1/√rank with equal chances. E‖PᵀPx − x‖² = (size − 1)/rank ‖x‖².
     Rademacher,
+    /// ±1/√rank in rows that are orthogonal, in groups of as many as the largest power of two that divides size; groups
+    /// are independent. E‖PᵀPx − x‖² = (size − rank)/rank ‖x‖² where one group has all rows. A subsampled randomized
+    /// Hadamard transform (Ailon & Chazelle 2006; Tropp 2011) whose Walsh functions are repeated where size is no power
+    /// of two; orthogonal rows decode sketches better at the price of signs.
+    Walsh,
     /// Normal with mean 0 and variance 1/rank. E‖PᵀPx − x‖² = (size + 1)/rank ‖x‖².
     Gaussian,
 }
@@ -26,6 +31,9 @@ pub enum Entries {
 /// place.
 ///
 /// * Rademacher: entry (i, j) is negative if bit j mod 32 is set in word i ⌈size/32⌉ + ⌊j/32⌋ of the seed's array.
+/// * Walsh, with 2ᵃ the largest power of two that divides size: entry (i, j) is negative if bit j mod 32 of word
+///   ⌊i/2ᵃ⌋ ⌈size/32⌉ + ⌊j/32⌋ and the parity of k(i mod 2ᵃ) ∧ j differ, where k is a permutation of 0..2ᵃ, see
+///   `ops/project/walsh.rs`. For odd sizes this is Rademacher.
 /// * Gaussian: entry (i, j) is √(2/rank) erf⁻¹(u), where u is what the upper 24 bits of word i size + j say of
 ///   (−1, 1), by the approximation of Giles, "Approximating the erfinv function" (2010).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
