@@ -1,7 +1,6 @@
 //! What a model is made of, in numbers.
 
 use super::rope::RopeScaling;
-use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// Family of a model.
@@ -77,10 +76,6 @@ pub struct ModelConfig {
     pub rope_scaling: RopeScaling,
 }
 
-/// Largest of a model's sizes, most blocks, and most parameters. Far beyond what exists, and small enough that no product
-/// of sizes that a file claims overflows.
-const MOST: (usize, usize, u128) = (1 << 24, 1 << 12, 1 << 50);
-
 fn yes() -> bool {
     true
 }
@@ -131,113 +126,21 @@ impl ModelConfig {
     pub fn rope_frequencies(&self) -> Vec<f64> {
         self.rope_scaling.frequencies(self.head_size(), self.rope_theta)
     }
-
-    /// Whether such a model can exist.
-    pub fn validate(&self) -> Result<()> {
-        self.check_sizes()?;
-        self.check_heads()?;
-        if self.positions() < self.context {
-            return wrong(format!("context {} is more than the model's {} positions", self.context, self.positions()));
-        }
-        match self.arch {
-            Arch::Gpt2 => self.check_gpt2()?,
-            Arch::Llama => self.check_llama()?,
-        }
-        if !(0.0..1.0).contains(&self.dropout) {
-            return wrong(format!("dropout {} is not in [0, 1)", self.dropout));
-        }
-        if !(0.0..f64::INFINITY).contains(&self.norm_epsilon) {
-            return wrong(format!("norm_epsilon {} is not a number that is at least 0", self.norm_epsilon));
-        }
-        Ok(())
-    }
-
-    fn check_sizes(&self) -> Result<()> {
-        let sizes = [
-            ("vocabulary", self.vocabulary),
-            ("context", self.context),
-            ("layers", self.layers),
-            ("heads", self.heads),
-            ("kv_heads", self.kv_heads),
-            ("width", self.width),
-            ("hidden", self.hidden),
-            ("head_dim", self.head_dim.unwrap_or(1)),
-            ("positions", self.positions()),
-        ];
-        if let Some((name, _)) = sizes.iter().find(|(_, size)| *size == 0) {
-            return wrong(format!("{name} is 0: a model needs at least 1"));
-        }
-        let (most, most_layers, _) = MOST;
-        if let Some((name, size)) = sizes.iter().find(|(_, size)| *size > most) {
-            return wrong(format!("{name} is {size}: at most {most} are supported"));
-        }
-        if self.layers > most_layers {
-            return wrong(format!("layers is {}: at most {most_layers} are supported", self.layers));
-        }
-        let parameters = self.most_parameters();
-        if parameters > MOST.2 {
-            return wrong(format!("a model of up to {parameters} parameters: at most {} are supported", MOST.2));
-        }
-        Ok(())
-    }
-
-    /// No fewer elements than all weights and the table of positions have.
-    fn most_parameters(&self) -> u128 {
-        let [vocabulary, positions, layers, heads, width, hidden] =
-            [self.vocabulary, self.positions(), self.layers, self.heads, self.width, self.hidden].map(|n| n as u128);
-        let attention = heads * self.head_dim.map_or(width, |size| size as u128);
-        let maps = 4 * (attention + 1) * (width + 1) + 3 * (hidden + 1) * (width + 1);
-        (2 * vocabulary + positions) * width + positions * attention + layers * (maps + 4 * width)
-    }
-
-    fn check_heads(&self) -> Result<()> {
-        if self.head_dim.is_none() && !self.width.is_multiple_of(self.heads) {
-            return wrong(format!(
-                "width {} is not divisible by heads {}: choose a width that is a multiple of heads",
-                self.width, self.heads
-            ));
-        }
-        if !self.heads.is_multiple_of(self.kv_heads) || (self.arch == Arch::Gpt2 && self.heads != self.kv_heads) {
-            return wrong(format!("kv_heads {} do not share out heads {}", self.kv_heads, self.heads));
-        }
-        Ok(())
-    }
-
-    fn check_gpt2(&self) -> Result<()> {
-        let others = [
-            ("tied is false: GPT-2's output head is its embedding", self.tied),
-            ("head_dim: GPT-2's is width / heads", self.head_dim.is_none()),
-            ("attention_bias: GPT-2's attention always has biases", self.attention_bias == AttentionBias::None),
-            ("mlp_bias: GPT-2's MLP always has biases", !self.mlp_bias),
-            ("qk_norm: GPT-2 has none", !self.qk_norm),
-            ("rope_scaling: GPT-2 has no rotary positions", self.rope_scaling == RopeScaling::None),
-        ];
-        others.iter().find(|(_, fits)| !fits).map_or(Ok(()), |(problem, _)| wrong((*problem).into()))
-    }
-
-    fn check_llama(&self) -> Result<()> {
-        if !self.head_size().is_multiple_of(2) {
-            return wrong(format!(
-                "rotary positions need an even head size, width {} over heads {} is {}",
-                self.width,
-                self.heads,
-                self.head_size()
-            ));
-        }
-        if !(self.rope_theta > 0.0 && self.rope_theta < f64::INFINITY) {
-            return wrong(format!("rope_theta {} is not a positive number", self.rope_theta));
-        }
-        // What no published family has could not be written in a form that others read.
-        if self.qk_norm && (self.mlp_bias || self.attention_bias == AttentionBias::Qkv) {
-            return wrong("qk_norm goes with attention_bias none or all and without mlp_bias, as in Qwen3".into());
-        }
-        if self.mlp_bias && self.attention_bias == AttentionBias::Qkv {
-            return wrong("mlp_bias goes with attention_bias none or all, as in Llama".into());
-        }
-        self.rope_scaling.validate()
-    }
 }
 
-fn wrong(problem: String) -> Result<()> {
-    Err(Error::Config(problem))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As checkpoints had it before heads, biases and frequencies were settings.
+    #[test]
+    fn older_configurations_are_read() {
+        let text = r#"{"arch": "llama", "vocabulary": 9, "context": 8, "layers": 2, "heads": 2, "kv_heads": 1,
+            "width": 8, "hidden": 32, "dropout": 0.0, "rope_theta": 10000.0, "norm_epsilon": 1e-5}"#;
+        let config: ModelConfig = serde_json::from_str(text).unwrap();
+        assert_eq!(config, ModelConfig { kv_heads: 1, ..ModelConfig::new(Arch::Llama, 9, 8, 2, 2, 8) });
+        let new = ModelConfig { qk_norm: true, rope_scaling: RopeScaling::Linear { factor: 2.0 }, ..config };
+        let text = serde_json::to_string(&new).unwrap();
+        assert_eq!(serde_json::from_str::<ModelConfig>(&text).unwrap(), new);
+    }
 }

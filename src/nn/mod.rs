@@ -8,6 +8,7 @@ mod hugging_face;
 mod layers;
 mod llama;
 mod rope;
+mod validate;
 
 pub use cache::Cache;
 pub use config::{Arch, AttentionBias, ModelConfig};

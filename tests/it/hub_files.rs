@@ -212,3 +212,23 @@ fn damaged_and_hostile_files_are_errors() {
     fs::copy(folder("qwen3").join("config.json"), &config).unwrap();
     assert!(refused(home.path()).contains("model.safetensors: is not a file"));
 }
+
+/// Any byte of the sizes or of the table of contents may be another: an error or a model, and no panic.
+#[test]
+fn no_changed_byte_brings_it_down() {
+    let home = copy("qwen3");
+    for name in ["config.json", "model.safetensors"] {
+        let path = home.path().join(name);
+        let good = fs::read(&path).unwrap();
+        let table = if name == "config.json" { good.len() } else { 8 + good[0] as usize + 256 * good[1] as usize };
+        let mut opened = 0;
+        for (at, other) in (0..table).flat_map(|at| [b'9', b'-', b'"', good[at] ^ 1].map(|other| (at, other))) {
+            let mut bad = good.clone();
+            bad[at] = other;
+            fs::write(&path, bad).unwrap();
+            opened += usize::from(hub::open(home.path(), None, &Device::null()).is_ok());
+        }
+        assert!(opened > 0 && opened < 3 * table, "{name}: {opened} of {} were opened", 4 * table);
+        fs::write(&path, good).unwrap();
+    }
+}

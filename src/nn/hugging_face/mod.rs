@@ -1,6 +1,8 @@
 //! Models as Hugging Face's files have them: names of weights, and `config.json`.
 
+mod kind;
 mod read;
+mod refuse;
 mod rope;
 mod write;
 

@@ -2,6 +2,7 @@
 //! and is not supported is refused by name.
 
 use super::super::config::{Arch, AttentionBias, ModelConfig};
+use super::kind::Kind;
 use super::rope::{Rope, refused};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Deserializer};
@@ -9,74 +10,48 @@ use serde_json::Value;
 
 /// What is read, under the names of both families; other keys change no numbers.
 #[derive(Deserialize)]
-struct File {
-    model_type: String,
-    vocab_size: usize,
+pub struct File {
+    pub model_type: String,
+    pub vocab_size: usize,
     #[serde(alias = "n_positions")]
-    max_position_embeddings: usize,
+    pub max_position_embeddings: usize,
     #[serde(alias = "n_layer")]
-    num_hidden_layers: usize,
+    pub num_hidden_layers: usize,
     #[serde(alias = "n_head")]
-    num_attention_heads: usize,
+    pub num_attention_heads: usize,
     #[serde(alias = "n_embd")]
-    hidden_size: usize,
+    pub hidden_size: usize,
     /// None where it is not there, which is not the same as null.
     #[serde(default, deserialize_with = "present")]
-    num_key_value_heads: Option<Option<usize>>,
-    head_dim: Option<usize>,
+    pub num_key_value_heads: Option<Option<usize>>,
+    pub head_dim: Option<usize>,
     #[serde(alias = "n_inner")]
-    intermediate_size: Option<usize>,
+    pub intermediate_size: Option<usize>,
     #[serde(alias = "layer_norm_epsilon")]
-    rms_norm_eps: Option<f64>,
+    pub rms_norm_eps: Option<f64>,
     #[serde(alias = "activation_function")]
-    hidden_act: Option<String>,
-    rope_theta: Option<f64>,
-    rope_scaling: Option<Rope>,
-    rope_parameters: Option<Rope>,
-    partial_rotary_factor: Option<f64>,
-    original_max_position_embeddings: Option<f64>,
-    tie_word_embeddings: Option<bool>,
-    attention_bias: Option<bool>,
-    mlp_bias: Option<bool>,
+    pub hidden_act: Option<String>,
+    pub rope_theta: Option<f64>,
+    pub rope_scaling: Option<Rope>,
+    pub rope_parameters: Option<Rope>,
+    pub partial_rotary_factor: Option<f64>,
+    pub original_max_position_embeddings: Option<f64>,
+    pub tie_word_embeddings: Option<bool>,
+    pub attention_bias: Option<bool>,
+    pub mlp_bias: Option<bool>,
     #[serde(default, deserialize_with = "present")]
-    sliding_window: Option<Option<usize>>,
-    use_sliding_window: Option<bool>,
-    max_window_layers: Option<usize>,
-    layer_types: Option<Vec<String>>,
-    scale_attn_weights: Option<bool>,
-    scale_attn_by_inverse_layer_idx: Option<bool>,
-    add_cross_attention: Option<bool>,
-    quantization_config: Option<Value>,
+    pub sliding_window: Option<Option<usize>>,
+    pub use_sliding_window: Option<bool>,
+    pub max_window_layers: Option<usize>,
+    pub layer_types: Option<Vec<String>>,
+    pub scale_attn_weights: Option<bool>,
+    pub scale_attn_by_inverse_layer_idx: Option<bool>,
+    pub add_cross_attention: Option<bool>,
+    pub quantization_config: Option<Value>,
 }
 
 fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<usize>>, D::Error> {
     Option::deserialize(from).map(Some)
-}
-
-/// Classes with what they have of their own.
-#[derive(Clone, Copy, PartialEq)]
-enum Kind {
-    Gpt2,
-    Llama,
-    Mistral,
-    Qwen2,
-    Qwen3,
-}
-
-impl Kind {
-    const ALL: [(&str, Kind); 5] = [
-        ("gpt2", Kind::Gpt2),
-        ("llama", Kind::Llama),
-        ("mistral", Kind::Mistral),
-        ("qwen2", Kind::Qwen2),
-        ("qwen3", Kind::Qwen3),
-    ];
-
-    fn named(name: &str) -> Result<Kind> {
-        let known = Kind::ALL.map(|(name, _)| name).join(", ");
-        let found = Kind::ALL.iter().find(|(one, _)| *one == name).map(|(_, kind)| *kind);
-        found.ok_or_else(|| Error::Config(format!("model_type {name} is not supported: {known} are")))
-    }
 }
 
 impl ModelConfig {
@@ -103,35 +78,6 @@ impl ModelConfig {
 }
 
 impl File {
-    /// Settings that change numbers and are not supported.
-    fn refuse(&self, kind: Kind) -> Result<()> {
-        if self.quantization_config.is_some() {
-            return refused("quantization_config: quantized weights are not supported");
-        }
-        // Both names stand for one function.
-        let (usual, known): (_, &[&str]) = match kind {
-            Kind::Gpt2 => ("gelu_new", &["gelu_new", "gelu_pytorch_tanh"]),
-            _ => ("silu", &["silu"]),
-        };
-        let activation = self.hidden_act.as_deref().unwrap_or(usual);
-        if !known.contains(&activation) {
-            return refused(&format!("activation {activation}: only {usual} is supported for {}", self.model_type));
-        }
-        if kind != Kind::Gpt2 {
-            return Ok(());
-        }
-        // `reorder_and_upcast_attn` is not among them: in single precision it changes nothing.
-        let unusual = [
-            ("scale_attn_weights", self.scale_attn_weights == Some(false)),
-            ("scale_attn_by_inverse_layer_idx", self.scale_attn_by_inverse_layer_idx == Some(true)),
-            ("add_cross_attention", self.add_cross_attention == Some(true)),
-        ];
-        match unusual.iter().find(|(_, set)| *set) {
-            Some((name, _)) => refused(&format!("{name}: only the usual value is supported")),
-            None => Ok(()),
-        }
-    }
-
     fn sizes(&self, arch: Arch) -> ModelConfig {
         let (positions, heads) = (self.max_position_embeddings, self.num_attention_heads);
         ModelConfig {
@@ -197,49 +143,6 @@ impl File {
         let mut rope = given.or(self.rope_parameters.clone()).unwrap_or_default();
         rope.fill(self.partial_rotary_factor, self.original_max_position_embeddings);
         rope
-    }
-
-    fn within(&self, kind: Kind, context: Option<usize>, config: ModelConfig) -> Result<ModelConfig> {
-        let all = self.max_position_embeddings;
-        let context = context.unwrap_or(all);
-        if context > all {
-            return refused(&format!("context {context} is more than the model's {all} positions"));
-        }
-        let window = self.window(kind)?.unwrap_or(all);
-        if context > window {
-            return refused(&format!(
-                "sliding_window {window} is smaller than the context {context}: ask for a context of at most {window}"
-            ));
-        }
-        let positions = all.min(window);
-        Ok(ModelConfig { context, positions: (positions > context).then_some(positions), ..config })
-    }
-
-    /// The sliding window of any layer.
-    fn window(&self, kind: Kind) -> Result<Option<usize>> {
-        let window = self.sliding_window.unwrap_or(Some(4096));
-        let used = match kind {
-            Kind::Gpt2 | Kind::Llama => false,
-            Kind::Mistral => true,
-            Kind::Qwen2 | Kind::Qwen3 => match &self.layer_types {
-                Some(types) => slides(types)?,
-                None => self.use_sliding_window == Some(true) && self.layers_slide(),
-            },
-        };
-        Ok(window.filter(|_| used))
-    }
-
-    /// Layers from a given one on have a window.
-    fn layers_slide(&self) -> bool {
-        self.num_hidden_layers > self.max_window_layers.unwrap_or(28)
-    }
-}
-
-fn slides(types: &[String]) -> Result<bool> {
-    let known = ["full_attention", "sliding_attention"];
-    match types.iter().find(|one| !known.contains(&one.as_str())) {
-        Some(other) => refused(&format!("layer_types {other}: {} are supported", known.join(" and "))),
-        None => Ok(types.iter().any(|one| one == known[1])),
     }
 }
 
