@@ -110,7 +110,9 @@ fn a_null_device_counts_what_a_real_one_holds() {
         let count = |device: Device| {
             let model = hub::open(&folder(name), None, &device).unwrap();
             assert_eq!(model.parameters().iter().filter(|(_, p)| !p.trains()).count(), 0);
-            format!("{:?}", device.ledger().live())
+            let (live, peak) = (device.ledger().live(), device.ledger().peak());
+            assert_eq!(peak.total(), live.total(), "{name}: nothing is held twice");
+            format!("{live:?}")
         };
         assert_eq!(count(Device::null()), count(Device::cpu()), "{name}");
     }

@@ -42,8 +42,8 @@ fn read_config_within(folder: &Path, context: Option<usize>) -> Result<ModelConf
 /// The files must not be changed meanwhile.
 pub fn open(folder: &Path, context: Option<usize>, device: &Device) -> Result<Model> {
     let config = read_config_within(folder, context)?;
-    let shards = Shards::map(folder)?;
-    check_table(&config, shards.bytes(), folder)?;
+    let shards = Shards::open(folder)?;
+    check_table(&config, shards.length()?, folder)?;
     let mut model = Model::unset(&config, device)?;
     weights::load(&mut model, &shards, folder, device)?;
     device.wait()?;

@@ -1,16 +1,15 @@
 //! What the files hold, put in the place of a model's weights.
 
 use super::cast::upload;
-use super::shards::Shards;
+use super::shards::{Entry, Shards};
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::arrays::dtype_of;
-use crate::module::{Module, Path as ModulePath};
+use crate::module::{Module, Parameter, Path as ModulePath};
 use crate::nn::Model;
 use crate::shape::Shape;
 use crate::tensor::Tensor;
-use safetensors::tensor::TensorView;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -18,16 +17,15 @@ use std::path::Path;
 const STAGED: usize = 256 << 20;
 
 /// Weights by the model's paths.
-type Found<'a> = BTreeMap<String, TensorView<'a>>;
+type Found = BTreeMap<String, Entry>;
 
 /// Sets every weight of the model from the files; fails, with nothing read, if any is missing, unknown or does not fit.
 pub fn load(model: &mut Model, shards: &Shards, folder: &Path, device: &Device) -> Result<()> {
-    let contents = shards.contents()?;
     let mut problems = Vec::new();
     let mut found = Found::new();
-    for (name, view) in contents.iter().flat_map(|file| file.tensors()) {
+    for (name, entry) in shards.contents()? {
         let Some(path) = model.config().hub_path(&name) else { continue };
-        if found.insert(path.into(), view).is_some() {
+        if found.insert(path.into(), entry).is_some() {
             problems.push(format!("{name} is there twice"));
         }
     }
@@ -35,51 +33,54 @@ pub fn load(model: &mut Model, shards: &Shards, folder: &Path, device: &Device) 
     if !problems.is_empty() {
         return Err(Error::Data { path: folder.into(), problem: problems.join("; ") });
     }
-    set(model, &found, device)
+    set(model, shards, &found, device)
 }
 
 /// All that is missing, unknown, or of another type or shape.
-fn compare(model: &Model, found: &Found<'_>, problems: &mut Vec<String>) {
+fn compare(model: &Model, found: &Found, problems: &mut Vec<String>) {
     let mut known = Vec::new();
     model.visit(&ModulePath::root(), &mut |path, parameter| {
         let (path, shape) = (path.to_string(), parameter.tensor().shape());
         match found.get(&path) {
             None => problems.push(format!("{path} is missing, the model has {shape:?}")),
-            Some(view) => problems.extend(misfit(&path, view, shape)),
+            Some(entry) => problems.extend(misfit(&path, entry, shape)),
         }
         known.push(path);
     });
     known.sort_unstable();
     let extra = found.iter().filter(|(path, _)| known.binary_search(path).is_err());
-    problems.extend(extra.map(|(path, view)| format!("{path} {:?} is not known", view.shape())));
+    problems.extend(extra.map(|(path, entry)| format!("{path} {:?} is not known", entry.shape)));
 }
 
-fn misfit(path: &str, view: &TensorView<'_>, shape: &Shape) -> Option<String> {
-    if view.shape() != &shape[..] {
-        return Some(format!("{path} is {:?}, the model has {shape:?}", view.shape()));
+fn misfit(path: &str, entry: &Entry, shape: &Shape) -> Option<String> {
+    if entry.shape != shape[..] {
+        return Some(format!("{path} is {:?}, the model has {shape:?}", entry.shape));
     }
-    let known = real(view).is_some();
-    (!known).then(|| format!("{path} is of type {:?}: f32, f16, bf16 and f64 are read", view.dtype()))
+    let known = real(entry).is_some();
+    (!known).then(|| format!("{path} is of type {:?}: f32, f16, bf16 and f64 are read", entry.dtype))
 }
 
-fn real(view: &TensorView<'_>) -> Option<DType> {
-    dtype_of(view.dtype()).filter(|dtype| *dtype != DType::U32)
+fn real(entry: &Entry) -> Option<DType> {
+    dtype_of(entry.dtype).filter(|dtype| *dtype != DType::U32)
 }
 
-fn set(model: &mut Model, found: &Found<'_>, device: &Device) -> Result<()> {
+fn set(model: &mut Model, shards: &Shards, found: &Found, device: &Device) -> Result<()> {
     let (mut staged, mut done) = (0, Ok(()));
     model.visit_mut(&ModulePath::root(), &mut |path, parameter| {
-        if done.is_err() {
-            return;
+        if done.is_ok() {
+            done = set_one(parameter, shards, &found[&path.to_string()], device);
+            staged += parameter.tensor().spec().bytes();
         }
-        let view = &found[&path.to_string()];
-        let from = real(view).expect("compared before");
-        let array = upload(view.data(), from, *parameter.tensor().shape(), device);
-        parameter.set(Tensor::from_array(array));
-        staged += view.data().len();
-        if staged > STAGED {
+        if done.is_ok() && staged > STAGED {
             (staged, done) = (0, device.wait());
         }
     });
     done
+}
+
+fn set_one(parameter: &mut Parameter, shards: &Shards, entry: &Entry, device: &Device) -> Result<()> {
+    let (from, shape) = (real(entry).expect("compared before"), *parameter.tensor().shape());
+    let bytes = shards.bytes(entry)?;
+    parameter.set(Tensor::from_array(upload(&bytes, from, shape, device)));
+    Ok(())
 }
