@@ -59,7 +59,7 @@ fn name_of(dtype: DType) -> Dtype {
     NAMES[NAMES.iter().position(|(own, _)| *own == dtype).expect("every type has a name")].1
 }
 
-fn dtype_of(name: Dtype) -> Option<DType> {
+pub(super) fn dtype_of(name: Dtype) -> Option<DType> {
     NAMES.iter().find(|(_, theirs)| *theirs == name).map(|(own, _)| *own)
 }
 

@@ -35,8 +35,19 @@ impl Entry {
 
 /// Writes a folder that does not exist yet; its parent must.
 pub fn write_folder(path: &Path, files: &Files) -> Result<()> {
+    write_whole(path, |scratch| fill(scratch, files))
+}
+
+/// The same with whatever `fill` makes of the new, empty folder that it is given, without a manifest. What an earlier
+/// write of the same folder left when it was cut short is removed.
+pub(super) fn write_whole(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let scratch = scratch_for(path);
-    let written = fill(&scratch, files).and_then(|()| {
+    if scratch.exists() {
+        fs::remove_dir_all(&scratch).map_err(Error::file(&scratch))?;
+    }
+    fs::create_dir(&scratch).map_err(Error::file(&scratch))?;
+    let written = fill(&scratch).and_then(|()| {
+        sync_folder(&scratch)?;
         fs::rename(&scratch, path).map_err(Error::file(path))?;
         sync_folder(parent(path))
     });
@@ -48,22 +59,27 @@ pub fn write_folder(path: &Path, files: &Files) -> Result<()> {
 }
 
 fn fill(scratch: &Path, files: &Files) -> Result<()> {
-    fs::create_dir(scratch).map_err(Error::file(scratch))?;
     let entries: BTreeMap<&str, Entry> = files.iter().map(|(name, bytes)| (name.as_str(), Entry::of(bytes))).collect();
     let manifest = serde_json::to_vec_pretty(&entries).expect("names and numbers");
     for (name, contents) in files.iter().map(|(name, bytes)| (name.as_str(), bytes)).chain([(MANIFEST, &manifest)]) {
         write_file(&scratch.join(name), contents)?;
     }
-    sync_folder(scratch)
+    Ok(())
 }
 
-fn write_file(path: &Path, contents: &[u8]) -> Result<()> {
-    let write = || {
-        let mut file = File::create_new(path)?;
-        file.write_all(contents)?;
-        file.sync_all()
-    };
-    write().map_err(Error::file(path))
+/// Writes a file that does not exist yet, and forces it to the disk.
+pub(super) fn write_file(path: &Path, contents: &[u8]) -> Result<()> {
+    write_pieces(path, |write| write(contents))
+}
+
+/// The same piece by piece: `pieces` calls what it is given with each in turn.
+pub(super) fn write_pieces(
+    path: &Path,
+    pieces: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()>,
+) -> Result<()> {
+    let mut file = File::create_new(path).map_err(Error::file(path))?;
+    pieces(&mut |piece| file.write_all(piece).map_err(Error::file(path)))?;
+    file.sync_all().map_err(Error::file(path))
 }
 
 /// Forces names in a folder to the disk; only Unix can.
@@ -170,8 +186,13 @@ mod tests {
     fn what_a_cut_write_left_is_swept_away() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("one");
-        fill(&scratch_for(&path), &files()).unwrap();
+        let scratch = scratch_for(&path);
+        fs::create_dir(&scratch).unwrap();
+        fill(&scratch, &files()).unwrap();
         assert!(read_folder(&path).is_err());
+        write_folder(&path, &files()).unwrap();
+        remove_folder(&path).unwrap();
+        fs::create_dir(&scratch).unwrap();
         sweep(home.path()).unwrap();
         assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
     }

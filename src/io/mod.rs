@@ -1,7 +1,8 @@
-//! Files: named arrays as safetensors, and folders that appear whole or not at all.
+//! Files: named arrays as safetensors, folders that appear whole or not at all, and models as Hugging Face has them.
 
 mod arrays;
 mod folder;
+pub mod hub;
 
 pub use arrays::{Arrays, decode, encode, load, restore, restore_trained, save};
 pub use folder::{Files, read_folder, remove_folder, sweep, write_folder};

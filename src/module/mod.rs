@@ -6,7 +6,8 @@ mod parameter;
 pub use linear_map::{Dense, LinearMap, Map};
 pub use parameter::Parameter;
 
-use crate::device::{Device, Tag, tagged};
+use crate::device::{Device, Spec, Tag, tagged};
+use crate::dtype::DType;
 use crate::tensor::Tensor;
 
 /// Something with parameters, each at a path such as `h.0.attn.c_attn.weight`.
@@ -163,9 +164,15 @@ macro_rules! module {
 pub fn normal(shape: &[usize], deviation: f64, seed: crate::Seed, device: &Device) -> Tensor {
     use rand_distr::{Distribution, StandardNormal};
     let mut stream = seed.stream();
-    let count = shape.iter().product();
     let draw = |_| (deviation * Distribution::<f64>::sample(&StandardNormal, &mut stream)) as f32;
-    // A plan of a large model should not wait for numbers that nobody reads.
-    let values: Vec<f32> = if device.computes() { (0..count).map(draw).collect() } else { vec![0.0; count] };
-    tagged(Tag::Weights, || Tensor::new(&values, shape, device))
+    weights(shape, device, || (0..shape.iter().product()).map(draw).collect())
+}
+
+/// A tensor counted under weights. Its values are asked for only where they are stored: a plan of a large model should
+/// not wait for numbers that nobody reads, nor make room for them.
+pub(crate) fn weights(shape: &[usize], device: &Device, values: impl FnOnce() -> Vec<f32>) -> Tensor {
+    tagged(Tag::Weights, || match device.computes() {
+        true => Tensor::new(&values(), shape, device),
+        false => Tensor::from_array(device.alloc(Spec::new(DType::F32, shape))),
+    })
 }

@@ -1,6 +1,6 @@
 //! What a model is made of, in numbers.
 
-use crate::error::{Error, Result};
+use super::rope::RopeScaling;
 use serde::{Deserialize, Serialize};
 
 /// Family of a model.
@@ -9,8 +9,22 @@ use serde::{Deserialize, Serialize};
 pub enum Arch {
     /// Layer norm, learnt positions, packed q k v with biases, GELU in its tanh form (Radford et al. 2019).
     Gpt2,
-    /// RMS norm, rotary positions, grouped heads, SwiGLU, no biases (Touvron et al. 2023).
+    /// RMS norm, rotary positions, grouped heads, SwiGLU, no biases (Touvron et al. 2023). Mistral, Qwen2 and Qwen3 are of
+    /// this family, with the biases and norms that [`ModelConfig`] gives them.
     Llama,
+}
+
+/// Which projections of a Llama's attention have a bias.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AttentionBias {
+    /// None.
+    #[default]
+    None,
+    /// Those of queries, keys and values, as in Qwen2.
+    Qkv,
+    /// Those and the output's.
+    All,
 }
 
 /// Sizes of a model.
@@ -23,6 +37,9 @@ pub struct ModelConfig {
     pub vocabulary: usize,
     /// Longest sequence, in tokens.
     pub context: usize,
+    /// Positions that the weights are for, where they are more than `context`.
+    #[serde(default)]
+    pub positions: Option<usize>,
     /// Blocks.
     pub layers: usize,
     /// Query heads.
@@ -42,6 +59,21 @@ pub struct ModelConfig {
     /// Whether the output head is the embedding's transpose; GPT-2's always is.
     #[serde(default = "yes")]
     pub tied: bool,
+    /// Elements of a head, in a Llama where they are not `width / heads`.
+    #[serde(default)]
+    pub head_dim: Option<usize>,
+    /// Biases of a Llama's attention.
+    #[serde(default)]
+    pub attention_bias: AttentionBias,
+    /// Whether the three maps of a Llama's MLP have biases.
+    #[serde(default)]
+    pub mlp_bias: bool,
+    /// Whether queries and keys of a Llama go through an RMS norm, head by head, as in Qwen3.
+    #[serde(default)]
+    pub qk_norm: bool,
+    /// How the rotary frequencies are changed for longer contexts.
+    #[serde(default)]
+    pub rope_scaling: RopeScaling,
 }
 
 fn yes() -> bool {
@@ -62,6 +94,7 @@ impl ModelConfig {
             arch,
             vocabulary,
             context,
+            positions: None,
             layers,
             heads,
             kv_heads,
@@ -71,51 +104,43 @@ impl ModelConfig {
             rope_theta: 10_000.0,
             norm_epsilon: 1e-5,
             tied: true,
+            head_dim: None,
+            attention_bias: AttentionBias::None,
+            mlp_bias: false,
+            qk_norm: false,
+            rope_scaling: RopeScaling::None,
         }
     }
 
     /// Elements of a head.
     pub fn head_size(&self) -> usize {
-        self.width / self.heads
+        self.head_dim.unwrap_or(self.width / self.heads)
     }
 
-    /// Whether such a model can exist.
-    pub fn validate(&self) -> Result<()> {
-        let sizes = [
-            ("vocabulary", self.vocabulary),
-            ("context", self.context),
-            ("layers", self.layers),
-            ("heads", self.heads),
-            ("kv_heads", self.kv_heads),
-            ("width", self.width),
-            ("hidden", self.hidden),
-        ];
-        if let Some((name, _)) = sizes.iter().find(|(_, size)| *size == 0) {
-            return Err(Error::Config(format!("{name} is 0: a model needs at least 1")));
-        }
-        if !self.width.is_multiple_of(self.heads) {
-            return Err(Error::Config(format!(
-                "width {} is not divisible by heads {}: choose a width that is a multiple of heads",
-                self.width, self.heads
-            )));
-        }
-        if !self.heads.is_multiple_of(self.kv_heads) || (self.arch == Arch::Gpt2 && self.heads != self.kv_heads) {
-            return Err(Error::Config(format!("kv_heads {} do not share out heads {}", self.kv_heads, self.heads)));
-        }
-        if self.arch == Arch::Gpt2 && !self.tied {
-            return Err(Error::Config("tied is false: GPT-2's output head is its embedding".into()));
-        }
-        if self.arch == Arch::Llama && !self.head_size().is_multiple_of(2) {
-            return Err(Error::Config(format!(
-                "rotary positions need an even head size, width {} over heads {} is {}",
-                self.width,
-                self.heads,
-                self.head_size()
-            )));
-        }
-        if !(0.0..1.0).contains(&self.dropout) {
-            return Err(Error::Config(format!("dropout {} is not in [0, 1)", self.dropout)));
-        }
-        Ok(())
+    /// Positions that the weights are for: at least `context`.
+    pub fn positions(&self) -> usize {
+        self.positions.unwrap_or(self.context)
+    }
+
+    /// Rotary frequencies of the pairs of a head, in radians per position.
+    pub fn rope_frequencies(&self) -> Vec<f64> {
+        self.rope_scaling.frequencies(self.head_size(), self.rope_theta)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As checkpoints had it before heads, biases and frequencies were settings.
+    #[test]
+    fn older_configurations_are_read() {
+        let text = r#"{"arch": "llama", "vocabulary": 9, "context": 8, "layers": 2, "heads": 2, "kv_heads": 1,
+            "width": 8, "hidden": 32, "dropout": 0.0, "rope_theta": 10000.0, "norm_epsilon": 1e-5}"#;
+        let config: ModelConfig = serde_json::from_str(text).unwrap();
+        assert_eq!(config, ModelConfig { kv_heads: 1, ..ModelConfig::new(Arch::Llama, 9, 8, 2, 2, 8) });
+        let new = ModelConfig { qk_norm: true, rope_scaling: RopeScaling::Linear { factor: 2.0 }, ..config };
+        let text = serde_json::to_string(&new).unwrap();
+        assert_eq!(serde_json::from_str::<ModelConfig>(&text).unwrap(), new);
     }
 }

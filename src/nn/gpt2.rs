@@ -19,7 +19,7 @@ const DEVIATION: f64 = 0.02;
 pub struct Gpt2 {
     /// Token embedding and output head, [vocabulary, width].
     pub wte: LinearMap,
-    /// Position embedding, [context, width].
+    /// Position embedding, [positions, width].
     pub wpe: LinearMap,
     /// Blocks.
     pub h: Vec<Block>,
@@ -62,7 +62,7 @@ impl Gpt2 {
         let layer = |i| Block::new(config, seed.named("h").fold(i as u64), device);
         Gpt2 {
             wte: LinearMap::embedding(normal(&[config.vocabulary, width], DEVIATION, seed.named("wte"), device)),
-            wpe: LinearMap::embedding(normal(&[config.context, width], DEVIATION, seed.named("wpe"), device)),
+            wpe: LinearMap::embedding(normal(&[config.positions(), width], DEVIATION, seed.named("wpe"), device)),
             h: (0..config.layers).map(layer).collect(),
             ln_f: LayerNorm::new(width, epsilon, device),
             dropout: config.dropout,

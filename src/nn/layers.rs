@@ -5,7 +5,7 @@ use crate::module::{LinearMap, Module, Parameter, Path, normal};
 use crate::ops::{dropout::Mask, rotary};
 use crate::rng::Seed;
 use crate::tensor::Tensor;
-use crate::{DType, Device};
+use crate::{DType, Device, Spec};
 
 /// What a forward pass is for.
 #[derive(Clone, Debug, Default)]
@@ -16,13 +16,13 @@ pub struct Pass {
     pub recompute: bool,
 }
 
-/// A linear map with a bias.
+/// A linear map, perhaps with a bias.
 #[derive(Clone, Debug)]
 pub struct Linear {
     /// The map, [in, out].
     pub map: LinearMap,
     /// `[out]`.
-    pub bias: Parameter,
+    pub bias: Option<Parameter>,
 }
 
 impl Module for Linear {
@@ -43,13 +43,20 @@ impl Linear {
     /// Normal weights, zero bias.
     pub fn new(inputs: usize, outputs: usize, deviation: f64, seed: Seed, device: &Device) -> Linear {
         let map = LinearMap::dense(normal(&[inputs, outputs], deviation, seed, device));
-        Linear { map, bias: Parameter::new(constant(outputs, 0.0, device)) }
+        Linear { map, bias: Some(zeros(outputs, device)) }
+    }
+
+    /// Normal weights stored as [out, in], and a zero bias if `biased`.
+    pub fn transposed(sizes: [usize; 2], biased: bool, deviation: f64, seed: Seed, device: &Device) -> Linear {
+        let [inputs, outputs] = sizes;
+        let map = LinearMap::transposed(normal(&[outputs, inputs], deviation, seed, device));
+        Linear { map, bias: biased.then(|| zeros(outputs, device)) }
     }
 
     /// `x W + b`: [.., in] to [.., out].
     #[track_caller]
     pub fn apply(&self, x: &Tensor) -> Tensor {
-        self.map.apply(x, Some(self.bias.tensor()))
+        self.map.apply(x, self.bias.as_ref().map(Parameter::tensor))
     }
 }
 
@@ -68,7 +75,7 @@ impl LayerNorm {
     /// Scale 1, shift 0.
     pub fn new(width: usize, epsilon: f64, device: &Device) -> LayerNorm {
         let weight = Parameter::new(constant(width, 1.0, device));
-        LayerNorm { weight, bias: Parameter::new(constant(width, 0.0, device)), epsilon }
+        LayerNorm { weight, bias: zeros(width, device), epsilon }
     }
 
     /// Over the last dimension.
@@ -102,7 +109,11 @@ impl RmsNorm {
 
 /// A vector of one value in a storage of its own.
 fn constant(size: usize, value: f32, device: &Device) -> Tensor {
-    crate::device::tagged(crate::Tag::Weights, || Tensor::new(&vec![value; size], [size], device))
+    module::weights(&[size], device, || vec![value; size])
+}
+
+fn zeros(size: usize, device: &Device) -> Parameter {
+    Parameter::new(constant(size, 0.0, device))
 }
 
 /// Dropout with a mask of its own for `place`, in training; the tensor itself otherwise.
@@ -136,12 +147,13 @@ where
     crate::autograd::checkpoint(segment, &ins.iter().collect::<Vec<_>>())
 }
 
-/// Cosines and sines of rotary positions, computed in double precision, as a tensor that no gradient flows to.
-pub fn rotary_table(size: usize, positions: usize, theta: f64, dtype: DType, device: &Device) -> Tensor {
-    let table = rotary::rotary_table(positions, &rotary::rotary_frequencies(size, theta));
-    let shape = [positions, size / 2, 2];
+/// Cosines and sines of rotary positions, [positions, frequencies, 2], computed in double precision, as a tensor that no
+/// gradient flows to.
+pub fn rotary_table(positions: usize, frequencies: &[f64], dtype: DType, device: &Device) -> Tensor {
+    let shape = [positions, frequencies.len(), 2];
     crate::device::tagged(crate::Tag::Weights, || match dtype {
-        DType::F64 => Tensor::new(&table, shape, device),
-        _ => Tensor::new(&table.into_iter().map(|x| x as f32).collect::<Vec<_>>(), shape, device),
+        _ if !device.computes() => Tensor::from_array(device.alloc(Spec::new(dtype, shape))),
+        DType::F64 => Tensor::new(&rotary::rotary_table::<f64>(positions, frequencies), shape, device),
+        _ => Tensor::new(&rotary::rotary_table::<f32>(positions, frequencies), shape, device),
     })
 }

@@ -1,9 +1,12 @@
 //! Llama (Touvron et al., "Llama 2", 2023): RMS norm, rotary positions, grouped heads, SwiGLU. Paths are those of
 //! published weights in their usual layout: `model.embed_tokens`, `model.layers.0.self_attn.q_proj`, …
+//!
+//! Mistral (Jiang et al. 2023, without its window), Qwen2 (Yang et al. 2024: biases of q, k and v) and Qwen3 (Yang et al.
+//! 2025: norms of q and k instead, heads of their own size) have the same shape.
 
 use super::cache::Cache;
-use super::config::ModelConfig;
-use super::layers::{Pass, RmsNorm, block, drop, rotary_table};
+use super::config::{AttentionBias, ModelConfig};
+use super::layers::{Linear, Pass, RmsNorm, block, drop, rotary_table};
 use crate::module::{LinearMap, normal};
 use crate::ops::attention::Attention;
 use crate::ops::dropout::Mask;
@@ -47,27 +50,30 @@ module!(Block: input_layernorm, self_attn, post_attention_layernorm, mlp);
 
 #[derive(Clone, Debug)]
 struct SelfAttention {
-    q_proj: LinearMap,
-    k_proj: LinearMap,
-    v_proj: LinearMap,
-    o_proj: LinearMap,
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    o_proj: Linear,
+    /// Of each head, [head_dim].
+    q_norm: Option<RmsNorm>,
+    k_norm: Option<RmsNorm>,
     heads: usize,
     kv_heads: usize,
 }
-module!(SelfAttention: q_proj, k_proj, v_proj, o_proj);
+module!(SelfAttention: q_proj, k_proj, v_proj, o_proj, q_norm, k_norm);
 
 #[derive(Clone, Debug)]
 struct Mlp {
-    gate_proj: LinearMap,
-    up_proj: LinearMap,
-    down_proj: LinearMap,
+    gate_proj: Linear,
+    up_proj: Linear,
+    down_proj: Linear,
 }
 module!(Mlp: gate_proj, up_proj, down_proj);
 
 impl Llama {
     /// Fresh weights, a function of the seed; projections into the stream are scaled by 1/√(2 layers).
     pub fn new(config: &ModelConfig, seed: Seed, device: &Device) -> Llama {
-        let rotary = rotary_table(config.head_size(), config.context, config.rope_theta, DType::F32, device);
+        let rotary = rotary_table(config.context, &config.rope_frequencies(), DType::F32, device);
         let layer = |i| Block::new(config, rotary.clone(), seed.named("layers").fold(i as u64), device);
         let table = normal(&[config.vocabulary, config.width], DEVIATION, seed.named("embed_tokens"), device);
         let model = Body {
@@ -80,10 +86,9 @@ impl Llama {
         Llama { model, lm_head, rotary, dropout: config.dropout }
     }
 
-    /// Positions for weights of another type.
-    pub(super) fn retype(&mut self, config: &ModelConfig, dtype: DType) {
-        let device = self.rotary.device().clone();
-        self.rotary = rotary_table(config.head_size(), config.context, config.rope_theta, dtype, &device);
+    /// Positions for weights of another type or on another device.
+    pub(super) fn retype(&mut self, config: &ModelConfig, dtype: DType, device: &Device) {
+        self.rotary = rotary_table(config.context, &config.rope_frequencies(), dtype, device);
         for layer in &mut self.model.layers {
             layer.rotary = self.rotary.clone();
         }
@@ -122,28 +127,12 @@ impl Llama {
 
 impl Block {
     fn new(config: &ModelConfig, rotary: Tensor, seed: Seed, device: &Device) -> Block {
-        let (width, hidden, kv) = (config.width, config.hidden, config.kv_heads * config.head_size());
-        let residual = DEVIATION / (2.0 * config.layers as f64).sqrt();
-        let map = |name: &str, outputs, inputs, deviation| {
-            LinearMap::transposed(normal(&[outputs, inputs], deviation, seed.named(name), device))
-        };
-        let norm = || RmsNorm::new(width, config.norm_epsilon, device);
+        let norm = || RmsNorm::new(config.width, config.norm_epsilon, device);
         Block {
             input_layernorm: norm(),
-            self_attn: SelfAttention {
-                q_proj: map("q_proj", width, width, DEVIATION),
-                k_proj: map("k_proj", kv, width, DEVIATION),
-                v_proj: map("v_proj", kv, width, DEVIATION),
-                o_proj: map("o_proj", width, width, residual),
-                heads: config.heads,
-                kv_heads: config.kv_heads,
-            },
+            self_attn: SelfAttention::new(config, seed, device),
             post_attention_layernorm: norm(),
-            mlp: Mlp {
-                gate_proj: map("gate_proj", hidden, width, DEVIATION),
-                up_proj: map("up_proj", hidden, width, DEVIATION),
-                down_proj: map("down_proj", width, hidden, residual),
-            },
+            mlp: Mlp::new(config, seed, device),
             rotary,
             dropout: config.dropout,
         }
@@ -162,22 +151,67 @@ impl Block {
         mut attend: impl FnMut(Tensor, Attention) -> Tensor,
     ) -> Tensor {
         let SelfAttention { heads, kv_heads, .. } = self.self_attn;
+        let (batch, time) = (x.shape()[0], x.shape()[1]);
         let qkv = self.self_attn.packed(&self.input_layernorm.apply(x));
         let qkv = qkv.rotary(&self.rotary, start, heads + kv_heads);
-        let mixed = attend(qkv, Attention { kv_heads, ..Attention::new(heads, true) }).reshape(*x.shape());
-        let x = x + drop(self.self_attn.o_proj.apply(&mixed, None), self.dropout, mask, 0);
+        let size = heads * qkv.shape()[3];
+        let mixed = attend(qkv, Attention { kv_heads, ..Attention::new(heads, true) }).reshape([batch, time, size]);
+        let x = x + drop(self.self_attn.o_proj.apply(&mixed), self.dropout, mask, 0);
         let normed = self.post_attention_layernorm.apply(&x);
-        let hidden = self.mlp.gate_proj.apply(&normed, None).silu() * self.mlp.up_proj.apply(&normed, None);
-        &x + drop(self.mlp.down_proj.apply(&hidden, None), self.dropout, mask, 1)
+        let hidden = self.mlp.gate_proj.apply(&normed).silu() * self.mlp.up_proj.apply(&normed);
+        &x + drop(self.mlp.down_proj.apply(&hidden), self.dropout, mask, 1)
     }
 }
 
+/// Deviation of what writes into the stream.
+fn residual(config: &ModelConfig) -> f64 {
+    DEVIATION / (2.0 * config.layers as f64).sqrt()
+}
+
 impl SelfAttention {
+    fn new(config: &ModelConfig, seed: Seed, device: &Device) -> SelfAttention {
+        let (width, size, bias) = (config.width, config.head_size(), config.attention_bias);
+        let map = |name: &str, sizes, biased, deviation| {
+            Linear::transposed(sizes, biased, deviation, seed.named(name), device)
+        };
+        let inner = |name, heads: usize| map(name, [width, heads * size], bias != AttentionBias::None, DEVIATION);
+        let norm = || config.qk_norm.then(|| RmsNorm::new(size, config.norm_epsilon, device));
+        SelfAttention {
+            q_proj: inner("q_proj", config.heads),
+            k_proj: inner("k_proj", config.kv_heads),
+            v_proj: inner("v_proj", config.kv_heads),
+            o_proj: map("o_proj", [config.heads * size, width], bias == AttentionBias::All, residual(config)),
+            q_norm: norm(),
+            k_norm: norm(),
+            heads: config.heads,
+            kv_heads: config.kv_heads,
+        }
+    }
+
     /// Queries, keys and values packed as [batch, time, heads + 2 kv_heads, size].
     fn packed(&self, x: &Tensor) -> Tensor {
-        let (batch, time, size) = (x.shape()[0], x.shape()[1], x.shape()[2] / self.heads);
-        let split = |map: &LinearMap, heads: usize| map.apply(x, None).reshape([batch, time, heads, size]);
-        let q = split(&self.q_proj, self.heads);
-        Tensor::concat(&[&q, &split(&self.k_proj, self.kv_heads), &split(&self.v_proj, self.kv_heads)], 2)
+        let (batch, time, size) = (x.shape()[0], x.shape()[1], self.q_proj.map.sizes()[1] / self.heads);
+        let split = |map: &Linear, heads: usize| map.apply(x).reshape([batch, time, heads, size]);
+        let normed = |norm: &Option<RmsNorm>, x: Tensor| match norm {
+            Some(norm) => norm.apply(&x),
+            None => x,
+        };
+        let q = normed(&self.q_norm, split(&self.q_proj, self.heads));
+        let k = normed(&self.k_norm, split(&self.k_proj, self.kv_heads));
+        Tensor::concat(&[&q, &k, &split(&self.v_proj, self.kv_heads)], 2)
+    }
+}
+
+impl Mlp {
+    fn new(config: &ModelConfig, seed: Seed, device: &Device) -> Mlp {
+        let (width, hidden) = (config.width, config.hidden);
+        let map = |name: &str, sizes, deviation| {
+            Linear::transposed(sizes, config.mlp_bias, deviation, seed.named(name), device)
+        };
+        Mlp {
+            gate_proj: map("gate_proj", [width, hidden], DEVIATION),
+            up_proj: map("up_proj", [width, hidden], DEVIATION),
+            down_proj: map("down_proj", [hidden, width], residual(config)),
+        }
     }
 }

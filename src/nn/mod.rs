@@ -7,13 +7,16 @@ mod gpt2;
 mod hugging_face;
 mod layers;
 mod llama;
+mod rope;
+mod validate;
 
 pub use cache::Cache;
-pub use config::{Arch, ModelConfig};
+pub use config::{Arch, AttentionBias, ModelConfig};
 pub use generate::{Sampling, generate};
 pub use gpt2::Gpt2;
 pub use layers::{LayerNorm, Linear, Pass, RmsNorm};
 pub use llama::Llama;
+pub use rope::RopeScaling;
 
 use crate::module::{LinearMap, Module, Parameter, Path};
 use crate::rng::Seed;
@@ -39,6 +42,17 @@ impl Model {
         })
     }
 
+    /// A model for `device` whose weights are still to be set, every one: until then they are shapes of a null device,
+    /// which cost nothing.
+    pub(crate) fn unset(config: &ModelConfig, device: &Device) -> Result<Model> {
+        let nowhere = device.like_null();
+        let mut model = Model::new(config, Seed(0), &nowhere)?;
+        if let Model::Llama(model, config) = &mut model {
+            model.retype(config, DType::F32, device);
+        }
+        Ok(model)
+    }
+
     /// What it is made of.
     pub fn config(&self) -> &ModelConfig {
         match self {
@@ -57,8 +71,9 @@ impl Model {
             let value = parameter.tensor().detach().cast(dtype);
             parameter.set(value);
         });
+        let device = self.device();
         if let Model::Llama(model, config) = &mut self {
-            model.retype(config, dtype);
+            model.retype(config, dtype, &device);
         }
         self
     }

@@ -4,6 +4,7 @@ use super::{Input, Op, Outputs, Sample};
 use crate::autograd::{Derivative, Transpose2};
 use crate::device::kernel::Kernel;
 use crate::device::{Array, Spec, cpu};
+use crate::dtype::Element;
 use crate::float;
 use crate::scalar::Float;
 use crate::tensor::Tensor;
@@ -123,10 +124,13 @@ impl Transpose2 for Rotary {
 }
 
 /// (cos, sin) of position × frequency for `positions` positions: [positions, frequencies, 2], computed in double
-/// precision because shaders promise sine and cosine only to 2⁻¹¹. Frequencies come from [`rotary_frequencies`].
-pub fn rotary_table(positions: usize, frequencies: &[f64]) -> Vec<f64> {
-    let angles = (0..positions).flat_map(|position| frequencies.iter().map(move |f| position as f64 * f));
-    angles.flat_map(|angle| [angle.cos(), angle.sin()]).collect()
+/// precision, then rounded to `T`, because shaders promise sine and cosine only to 2⁻¹¹. Frequencies come from [`rotary_frequencies`].
+pub fn rotary_table<T: Element>(positions: usize, frequencies: &[f64]) -> Vec<T> {
+    let mut table = Vec::with_capacity(positions * frequencies.len() * 2);
+    for angle in (0..positions).flat_map(|position| frequencies.iter().map(move |f| position as f64 * f)) {
+        table.extend([angle.cos(), angle.sin()].map(T::from_f64));
+    }
+    table
 }
 
 /// θ^(−2i/dim) for the dim/2 pairs of a head, in radians per position; θ is 10 000 in Su et al., 500 000 in Llama 3.
@@ -161,7 +165,7 @@ mod tests {
     #[test]
     fn products_depend_on_distance_alone() {
         let device = Device::cpu();
-        let table = rotary_table(9, &rotary_frequencies(4, 10.0));
+        let table: Vec<f64> = rotary_table(9, &rotary_frequencies(4, 10.0));
         let table = Tensor::new(&table, [9, 2, 2], &device);
         let turned = |x: [f64; 4], at: usize| Tensor::new(&x, [1, 1, 1, 4], &device).rotary(&table, at, 1);
         let product = |i, j| {

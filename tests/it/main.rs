@@ -37,6 +37,8 @@ mod gpu_shaders;
 mod gpu_train;
 mod hadamard;
 mod hessian;
+mod hub;
+mod hub_files;
 #[cfg(feature = "cli")]
 mod kill;
 mod large;

@@ -9,17 +9,17 @@ use safetensors::SafeTensors;
 const RATE: f64 = 1e-2;
 const STEPS: u64 = 10;
 
-struct Fixture<'a> {
+pub struct Fixture<'a> {
     file: SafeTensors<'a>,
     device: Device,
 }
 
 impl<'a> Fixture<'a> {
-    fn new(bytes: &'a [u8], device: &Device) -> Fixture<'a> {
+    pub fn new(bytes: &'a [u8], device: &Device) -> Fixture<'a> {
         Fixture { file: SafeTensors::deserialize(bytes).expect("a valid fixture"), device: device.clone() }
     }
 
-    fn shape(&self, name: &str) -> Vec<usize> {
+    pub fn shape(&self, name: &str) -> Vec<usize> {
         self.file.tensor(name).unwrap_or_else(|_| panic!("{name} is in the fixture")).shape().to_vec()
     }
 
@@ -28,11 +28,11 @@ impl<'a> Fixture<'a> {
         data.chunks_exact(8).map(|word| word.try_into().unwrap()).collect()
     }
 
-    fn numbers(&self, name: &str) -> Vec<f64> {
+    pub fn numbers(&self, name: &str) -> Vec<f64> {
         self.words(name).into_iter().map(f64::from_le_bytes).collect()
     }
 
-    fn indices(&self, name: &str) -> Tensor {
+    pub fn indices(&self, name: &str) -> Tensor {
         let ids: Vec<u32> = self.words(name).into_iter().map(|word| i64::from_le_bytes(word) as u32).collect();
         Tensor::new(&ids, &self.shape(name)[..], &self.device)
     }
@@ -49,15 +49,15 @@ impl<'a> Fixture<'a> {
     }
 }
 
-fn norm(x: &[f64]) -> f64 {
+pub fn norm(x: &[f64]) -> f64 {
     x.iter().map(|x| x * x).sum::<f64>().sqrt()
 }
 
-fn distance(a: &[f64], b: &[f64]) -> f64 {
+pub fn distance(a: &[f64], b: &[f64]) -> f64 {
     norm(&a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<_>>())
 }
 
-fn numbers(x: &Tensor) -> Vec<f64> {
+pub fn numbers(x: &Tensor) -> Vec<f64> {
     x.to_device(&Device::cpu()).unwrap().cast(DType::F64).to_vec().unwrap()
 }
 

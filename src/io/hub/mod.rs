@@ -1,0 +1,78 @@
+//! Models in folders as Hugging Face has them: `config.json` beside `model.safetensors`, or beside shards with an index.
+//!
+//! Nothing in such a folder is trusted: sizes are compared with the files before anything is allocated by them, names
+//! lead to files of the folder itself alone, and what does not fit is an error that lists all of it.
+
+mod cast;
+mod save;
+mod shards;
+mod weights;
+
+pub use save::save;
+
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::nn::{Arch, Model, ModelConfig};
+use shards::Shards;
+use std::io::Read;
+use std::path::Path;
+
+/// The file with a model's sizes.
+const CONFIG: &str = "config.json";
+
+/// A table of rotary positions of this many bytes is made for any model; a larger one if the weights are as large.
+const SMALL: u64 = 64 << 20;
+
+/// Reads the sizes of the model in `folder`, with the longest context that it has.
+pub fn read_config(folder: &Path) -> Result<ModelConfig> {
+    read_config_within(folder, None)
+}
+
+fn read_config_within(folder: &Path, context: Option<usize>) -> Result<ModelConfig> {
+    let path = folder.join(CONFIG);
+    let text = text(&path)?;
+    ModelConfig::from_hugging_face_within(&text, context)
+        .map_err(|error| Error::Data { path, problem: error.to_string() })
+}
+
+/// Loads the model in `folder` in single precision, for sequences of at most `context` tokens, all that it has positions
+/// for if none. Each weight is read from the mapped file and goes to the device once. On a null device the files' tables
+/// of contents are read and compared, the weights are not.
+///
+/// The files must not be changed meanwhile.
+pub fn open(folder: &Path, context: Option<usize>, device: &Device) -> Result<Model> {
+    let config = read_config_within(folder, context)?;
+    let shards = Shards::open(folder)?;
+    check_table(&config, shards.length()?, folder)?;
+    let mut model = Model::unset(&config, device)?;
+    weights::load(&mut model, &shards, folder, device)?;
+    device.wait()?;
+    Ok(model)
+}
+
+/// The context is the one size that no weight of a Llama confirms.
+fn check_table(config: &ModelConfig, weights: u64, folder: &Path) -> Result<()> {
+    let bytes = (config.context * config.head_size() * size_of::<f32>()) as u64;
+    if config.arch == Arch::Gpt2 || bytes <= SMALL.max(weights) {
+        return Ok(());
+    }
+    let problem = format!(
+        "a table of {} positions would take {bytes} bytes, more than the weights: ask for a smaller context",
+        config.context
+    );
+    Err(Error::Data { path: folder.join(CONFIG), problem })
+}
+
+/// An ordinary file, or a link to one: anything else may block for ever.
+fn ordinary(path: &Path) -> Result<std::fs::File> {
+    if !std::fs::metadata(path).map_err(Error::file(path))?.is_file() {
+        return Err(Error::Data { path: path.into(), problem: "is not a file".into() });
+    }
+    std::fs::File::open(path).map_err(Error::file(path))
+}
+
+fn text(path: &Path) -> Result<String> {
+    let mut text = String::new();
+    ordinary(path)?.read_to_string(&mut text).map_err(Error::file(path))?;
+    Ok(text)
+}
