@@ -35,8 +35,19 @@ impl Entry {
 
 /// Writes a folder that does not exist yet; its parent must.
 pub fn write_folder(path: &Path, files: &Files) -> Result<()> {
+    publish(path, |scratch| fill(scratch, files))
+}
+
+/// The same without a manifest, for readers that know none.
+pub fn write_plain(path: &Path, files: &Files) -> Result<()> {
+    // What a write cut short left behind; nobody sweeps here.
+    let _ = fs::remove_dir_all(scratch_for(path));
+    publish(path, |scratch| fill_with(scratch, files.iter().map(|(name, bytes)| (name.as_str(), bytes))))
+}
+
+fn publish(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let scratch = scratch_for(path);
-    let written = fill(&scratch, files).and_then(|()| {
+    let written = fill(&scratch).and_then(|()| {
         fs::rename(&scratch, path).map_err(Error::file(path))?;
         sync_folder(parent(path))
     });
@@ -48,10 +59,14 @@ pub fn write_folder(path: &Path, files: &Files) -> Result<()> {
 }
 
 fn fill(scratch: &Path, files: &Files) -> Result<()> {
-    fs::create_dir(scratch).map_err(Error::file(scratch))?;
     let entries: BTreeMap<&str, Entry> = files.iter().map(|(name, bytes)| (name.as_str(), Entry::of(bytes))).collect();
     let manifest = serde_json::to_vec_pretty(&entries).expect("names and numbers");
-    for (name, contents) in files.iter().map(|(name, bytes)| (name.as_str(), bytes)).chain([(MANIFEST, &manifest)]) {
+    fill_with(scratch, files.iter().map(|(name, bytes)| (name.as_str(), bytes)).chain([(MANIFEST, &manifest)]))
+}
+
+fn fill_with<'a>(scratch: &Path, files: impl Iterator<Item = (&'a str, &'a Vec<u8>)>) -> Result<()> {
+    fs::create_dir(scratch).map_err(Error::file(scratch))?;
+    for (name, contents) in files {
         write_file(&scratch.join(name), contents)?;
     }
     sync_folder(scratch)

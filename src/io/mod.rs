@@ -1,10 +1,12 @@
-//! Files: named arrays as safetensors, and folders that appear whole or not at all.
+//! Files: named arrays as safetensors, folders that appear whole or not at all, and adapters as PEFT keeps them.
 
 mod arrays;
 mod folder;
+#[cfg(feature = "hub")]
+pub mod peft;
 
 pub use arrays::{Arrays, decode, encode, load, restore, save};
-pub use folder::{Files, read_folder, remove_folder, sweep, write_folder};
+pub use folder::{Files, read_folder, remove_folder, sweep, write_folder, write_plain};
 
 use crate::error::{Error, Result};
 use std::path::Path;

@@ -9,13 +9,13 @@ use safetensors::SafeTensors;
 const RATE: f64 = 1e-2;
 const STEPS: u64 = 10;
 
-struct Fixture<'a> {
+pub struct Fixture<'a> {
     file: SafeTensors<'a>,
     device: Device,
 }
 
 impl<'a> Fixture<'a> {
-    fn new(bytes: &'a [u8], device: &Device) -> Fixture<'a> {
+    pub fn new(bytes: &'a [u8], device: &Device) -> Fixture<'a> {
         Fixture { file: SafeTensors::deserialize(bytes).expect("a valid fixture"), device: device.clone() }
     }
 
@@ -28,16 +28,16 @@ impl<'a> Fixture<'a> {
         data.chunks_exact(8).map(|word| word.try_into().unwrap()).collect()
     }
 
-    fn numbers(&self, name: &str) -> Vec<f64> {
+    pub fn numbers(&self, name: &str) -> Vec<f64> {
         self.words(name).into_iter().map(f64::from_le_bytes).collect()
     }
 
-    fn indices(&self, name: &str) -> Tensor {
+    pub fn indices(&self, name: &str) -> Tensor {
         let ids: Vec<u32> = self.words(name).into_iter().map(|word| i64::from_le_bytes(word) as u32).collect();
         Tensor::new(&ids, &self.shape(name)[..], &self.device)
     }
 
-    fn model(&self, config: &ModelConfig, dtype: DType) -> Model {
+    pub fn model(&self, config: &ModelConfig, dtype: DType) -> Model {
         let mut model = Model::new(config, Seed(0), &self.device).unwrap().cast(dtype);
         model.visit_mut(&eckart::module::Path::root(), &mut |path, parameter| {
             let name = format!("weights.{path}");
@@ -57,7 +57,7 @@ fn distance(a: &[f64], b: &[f64]) -> f64 {
     norm(&a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<_>>())
 }
 
-fn numbers(x: &Tensor) -> Vec<f64> {
+pub fn numbers(x: &Tensor) -> Vec<f64> {
     x.to_device(&Device::cpu()).unwrap().cast(DType::F64).to_vec().unwrap()
 }
 
@@ -118,11 +118,11 @@ fn agrees_on(device: &Device, bytes: &[u8], config: ModelConfig, dtype: DType, b
     }
 }
 
-fn gpt2() -> (&'static [u8], ModelConfig) {
+pub fn gpt2() -> (&'static [u8], ModelConfig) {
     (include_bytes!("../fixtures/gpt2.safetensors"), ModelConfig::new(Arch::Gpt2, 17, 8, 2, 3, 12))
 }
 
-fn llama() -> (&'static [u8], ModelConfig) {
+pub fn llama() -> (&'static [u8], ModelConfig) {
     let config = ModelConfig { kv_heads: 2, hidden: 24, ..ModelConfig::new(Arch::Llama, 17, 8, 2, 4, 16) };
     (include_bytes!("../fixtures/llama.safetensors"), config)
 }
