@@ -214,6 +214,7 @@ fn not_finite(name: &str, tensor: &Tensor) -> Option<String> {
     if tensor.dtype() == DType::U32 {
         return Some(format!("{name} has whole numbers, u32: adapters have f16, bf16, f32 or f64"));
     }
+    let tensor = tensor.contiguous();
     let array = tensor.array();
     let bad = element!(tensor.dtype(), T => array.slice::<T>().iter().position(|x| !Element::to_f64(*x).is_finite()));
     bad.map(|i| format!("{name} {:?} is not finite at element {i}", tensor.shape()))

@@ -82,7 +82,7 @@ impl Adapter {
         let mut tensors = BTreeMap::new();
         for layer in &layers {
             let [a, b, lengths] = keys(&layer.site.module, layer.site.kind == Kind::Embedding);
-            tensors.extend([(a, layer.a.clone()), (b, layer.b.clone())]);
+            tensors.extend([(a, layer.a.contiguous()), (b, layer.b.contiguous())]);
             tensors.extend(layer.lengths.clone().map(|value| (lengths, value)));
         }
         let whole = whole(model, &layers)?;
