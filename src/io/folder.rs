@@ -38,6 +38,11 @@ pub fn write_folder(path: &Path, files: &Files) -> Result<()> {
     write_whole(path, |scratch| fill(scratch, files))
 }
 
+/// The same without a manifest, for readers that know none.
+pub fn write_plain(path: &Path, files: &Files) -> Result<()> {
+    write_whole(path, |scratch| fill_with(scratch, files.iter().map(|(name, bytes)| (name.as_str(), bytes))))
+}
+
 /// The same with whatever `fill` makes of the new, empty folder that it is given, without a manifest. What an earlier
 /// write of the same folder left when it was cut short is removed.
 pub(super) fn write_whole(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
@@ -61,7 +66,11 @@ pub(super) fn write_whole(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -
 fn fill(scratch: &Path, files: &Files) -> Result<()> {
     let entries: BTreeMap<&str, Entry> = files.iter().map(|(name, bytes)| (name.as_str(), Entry::of(bytes))).collect();
     let manifest = serde_json::to_vec_pretty(&entries).expect("names and numbers");
-    for (name, contents) in files.iter().map(|(name, bytes)| (name.as_str(), bytes)).chain([(MANIFEST, &manifest)]) {
+    fill_with(scratch, files.iter().map(|(name, bytes)| (name.as_str(), bytes)).chain([(MANIFEST, &manifest)]))
+}
+
+fn fill_with<'a>(scratch: &Path, files: impl Iterator<Item = (&'a str, &'a Vec<u8>)>) -> Result<()> {
+    for (name, contents) in files {
         write_file(&scratch.join(name), contents)?;
     }
     Ok(())

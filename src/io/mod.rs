@@ -1,11 +1,14 @@
-//! Files: named arrays as safetensors, folders that appear whole or not at all, and models as Hugging Face has them.
+//! Files: named arrays as safetensors, folders that appear whole or not at all, models as Hugging Face has them and
+//! adapters as PEFT keeps them.
 
 mod arrays;
 mod folder;
 pub mod hub;
+#[cfg(feature = "hub")]
+pub mod peft;
 
 pub use arrays::{Arrays, decode, encode, load, restore, restore_trained, save};
-pub use folder::{Files, read_folder, remove_folder, sweep, write_folder};
+pub use folder::{Files, read_folder, remove_folder, sweep, write_folder, write_plain};
 
 use crate::error::{Error, Result};
 use std::path::Path;

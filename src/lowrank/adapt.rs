@@ -119,7 +119,7 @@ impl AdapterConfig {
 }
 
 /// Type and device of a map's parameters.
-fn kind(map: &LinearMap) -> (DType, Device) {
+pub(super) fn kind(map: &LinearMap) -> (DType, Device) {
     let parameters = map.parameters();
     let first = parameters.first().expect("a map has parameters").1.tensor().clone();
     (first.dtype(), first.device().clone())
@@ -140,6 +140,7 @@ impl Adapter {
         }
         let mut map = Lora::new(base, a, b, scale);
         map.dropout = config.dropout;
+        map.moved_base = moves_base;
         if config.dora {
             map.magnitude = Some(Parameter::new(dora::norms(&map)));
         }
@@ -158,6 +159,16 @@ pub(super) fn plus(base: &Dense, a: &Tensor, b: &Tensor, scale: f64) -> Tensor {
         false => apply_onto(op, &[a, &(b * scale)], w),
         true => apply_onto(op, &[&(b.t() * scale), a], w),
     }
+}
+
+/// Freezes all but adapters: those of other layers go on training.
+pub(super) fn freeze_base(model: &mut dyn Module) {
+    let adapts = |path: &Path| path.to_string().rsplit('.').next().is_some_and(|name| name.starts_with("lora_"));
+    model.visit_mut(&Path::root(), &mut |path, parameter| {
+        if !adapts(path) {
+            parameter.freeze();
+        }
+    });
 }
 
 /// Freezes all of a model but adapters that it has, and puts adapters beside the layers that are meant; gives their
@@ -182,13 +193,7 @@ pub fn adapt(model: &mut dyn Module, config: &AdapterConfig, seed: Seed) -> Resu
     for Place { path, .. } in &chosen {
         ready.insert(path.clone(), adapters.remove(path).expect("places were found by the same walk")?);
     }
-    // Adapters of other layers go on training.
-    let adapts = |path: &Path| path.to_string().rsplit('.').next().is_some_and(|name| name.starts_with("lora_"));
-    model.visit_mut(&Path::root(), &mut |path, parameter| {
-        if !adapts(path) {
-            parameter.freeze();
-        }
-    });
+    freeze_base(model);
     model.visit_maps(&Path::root(), &mut |path, map| {
         if let Some(adapter) = ready.remove(&path.to_string()) {
             map.replace(|base| adapter.around(base, config));

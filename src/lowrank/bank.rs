@@ -1,11 +1,12 @@
 //! One low-rank adapter per example of a batch: many adapters trained or applied together over one base.
 
-use super::select::{Chosen, Plan, random, zeros};
+use super::select::{Chosen, Plan, freeze_base, of, random, zeros};
 use crate::device::{Tag, tagged};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::module::{LinearMap, Map, Module, Parameter, Path};
 use crate::rng::Seed;
 use crate::tensor::Tensor;
+use std::collections::BTreeMap;
 
 /// A base map and a bank of adapters for it (Hu et al., 2106.09685): example e of a batch is multiplied by
 /// `W + (alpha / rank) A[id_e] B[id_e]`, with the ids that [`select`](super::select()) chose. Products with the factors read them where
@@ -103,4 +104,48 @@ pub fn bank(
         LinearMap::new(Bank::new(map.clone(), a, zeros(map, [n, rank, outputs]), alpha / rank as f64))
     };
     Plan { names, n, rank, make: &make, seed }.install(model)
+}
+
+/// Adapters of one layer that are there already.
+#[derive(Clone, Debug)]
+pub struct Banked {
+    /// A, [adapters, in, rank].
+    pub a: Tensor,
+    /// B, [adapters, rank, out].
+    pub b: Tensor,
+    /// Factor on A B.
+    pub scale: f64,
+}
+
+/// Gives layers, by path, a [`Bank`] of adapters that are there already, in the type and on the device of the layers, and
+/// freezes all other parameters but adapters. Returns the layers' paths, in the order of the model.
+///
+/// A path without a layer, an embedding, a layer that has such adapters already: errors, and nothing is changed. Panics on
+/// factors that do not fit a layer.
+#[track_caller]
+pub fn bank_of(model: &mut impl Module, mut banks: BTreeMap<String, Banked>) -> Result<Vec<String>> {
+    let mut paths = Vec::new();
+    let mut problem = None;
+    model.visit_maps(&Path::root(), &mut |path, map| {
+        let path = path.to_string();
+        if banks.contains_key(&path) {
+            let taken = of(map).is_some().then(|| format!("layer {path} has adapters to select from already"));
+            let embedding = || map.is_embedding().then(|| format!("{path} is read by rows, not by one adapter each"));
+            problem = problem.take().or(taken).or_else(embedding);
+            paths.push(path);
+        }
+    });
+    if let Some(path) = banks.keys().find(|path| !paths.contains(path)) {
+        problem = Some(format!("there is no layer {path:?} for adapters to select from"));
+    }
+    if let Some(problem) = problem {
+        return Err(Error::Config(problem));
+    }
+    freeze_base(model);
+    model.visit_maps(&Path::root(), &mut |path, map| {
+        if let Some(Banked { a, b, scale }) = banks.remove(&path.to_string()) {
+            map.replace(|base| Bank::new(base, a, b, scale));
+        }
+    });
+    Ok(paths)
 }

@@ -32,6 +32,10 @@ pub struct Lora {
     pub(super) dropout: f64,
     /// Of the pass that runs, see [`with_dropout`](super::with_dropout).
     pub(super) mask: Option<Mask>,
+    /// Whether s A₀ B₀ was taken from the base when the adapter was put on.
+    pub(super) moved_base: bool,
+    /// Whether an output head that shares the table multiplies by the base alone.
+    pub(super) rows_only: bool,
 }
 
 impl Lora {
@@ -43,7 +47,8 @@ impl Lora {
         let shapes = (a.shape(), b.shape());
         assert!(fits(*b.shape().first().unwrap_or(&0)), "an adapter {shapes:?} of a map [{input}, {output}]");
         let (a, b) = (Parameter::new(a), Parameter::new(b));
-        Lora { base, a, b, magnitude: None, scale, merged: None, dropout: 0.0, mask: None }
+        let (magnitude, merged, mask) = (None, None, None);
+        Lora { base, a, b, magnitude, scale, merged, dropout: 0.0, mask, moved_base: false, rows_only: false }
     }
 
     /// What is adapted.
@@ -74,6 +79,21 @@ impl Lora {
     /// Rank r.
     pub fn rank(&self) -> usize {
         self.b.tensor().shape()[0]
+    }
+
+    /// Probability that training drops an element of what the adapter is given.
+    pub fn dropout(&self) -> f64 {
+        self.dropout
+    }
+
+    /// Whether s A₀ B₀ of the first factors was taken from the base, see [`Start`](super::Start).
+    pub fn moved_base(&self) -> bool {
+        self.moved_base
+    }
+
+    /// Whether an output head that shares this table does without the adapter, see [`Ready`](super::Ready).
+    pub fn rows_only(&self) -> bool {
+        self.rows_only
     }
 
     /// Whether the base holds the adapter at present, see [`merge`](super::merge()).
@@ -173,7 +193,7 @@ impl Map for Lora {
     }
 
     fn apply_transposed(&self, x: &Tensor) -> Tensor {
-        if self.is_merged() {
+        if self.is_merged() || self.rows_only {
             return self.base.apply_transposed(x);
         }
         let x = self.scaled(x.clone());

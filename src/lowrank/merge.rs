@@ -40,7 +40,7 @@ fn is_finite(x: &Tensor) -> Result<bool> {
 /// are merged already are left alone.
 ///
 /// With `check`, factors or sums that are not finite are an error that names the layer. Fails, with nothing changed, on
-/// these and on an adapter whose base is not a dense matrix.
+/// these, on an adapter whose base is not a dense matrix, and on one for rows alone of a table that is the head as well.
 pub fn merge(model: &mut dyn Module, keep: Keep, check: bool) -> Result<()> {
     let mut found = Ok(());
     each::<Lora>(model, |path, map| {
@@ -64,6 +64,10 @@ fn verify(path: &str, map: &Lora, check: bool) -> Result<()> {
     let Some(base) = map.base.get::<Dense>() else {
         return Err(Error::Config(format!("{path}: its base is not a dense matrix, so nothing can be added to it")));
     };
+    if map.rows_only {
+        let problem = "the output head shares this table without the adapter, so neither can be a part of it";
+        return Err(Error::Config(format!("{path}: {problem}: untie the head before the adapter is put on")));
+    }
     let bad = |what: &str| Err(Error::NotFinite(format!("{path}: non-finite {what}; the adapter was not merged")));
     if !check || !base.weight.tensor().device().computes() {
         return Ok(());

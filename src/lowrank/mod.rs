@@ -1,6 +1,7 @@
 //! Low rank: optimizers in subspaces, adapters, matrices taken apart and maps made of their factors.
 
 mod adapt;
+mod attach;
 mod bank;
 mod dense;
 mod dora;
@@ -22,7 +23,8 @@ mod subspace;
 pub mod svd;
 
 pub use adapt::{AdapterConfig, adapt};
-pub use bank::{Bank, bank};
+pub use attach::{Initial, Ready, attach, initial};
+pub use bank::{Bank, Banked, bank, bank_of};
 pub use dropout::with_dropout;
 pub use factored::Factored;
 pub use factorize::{Method, Replaced, Sketch, Weighting, factorize};
@@ -34,6 +36,7 @@ pub use names::{ALL, ALL_LINEAR, chosen, each, others};
 pub use optimizers::{Subspaces, apollo, apollo_mini, compressed_adam, flora, galore};
 pub use plus::LoraPlus;
 pub use projection::{Basis, Projection};
+pub use resize::product_svd;
 pub use select::select;
 pub use start::Start;
 pub use subspace::{InSubspace, Lift, Transfer};

@@ -2,7 +2,7 @@
 
 use super::Lora;
 use super::start::Site;
-use super::svd::{orthonormal, svd};
+use super::svd::{Svd, orthonormal, svd};
 use crate::error::{Error, Result};
 use crate::rng::Seed;
 use crate::tensor::Tensor;
@@ -49,7 +49,7 @@ impl Lora {
     }
 
     /// Gives the adapter rank `rank` with as little change of A B as can be, in the Frobenius norm: by singular values of
-    /// A B, found from those of a matrix of r rows and columns between orthonormal bases of A and of Bᵀ; s stays. State
+    /// A B, see [`product_svd`]; s stays. State
     /// that an optimizer has of A and B means nothing for the new ones, see
     /// [`Optimizer::resize`](crate::optim::Optimizer::resize).
     ///
@@ -60,13 +60,27 @@ impl Lora {
         if rank == 0 || rank > old {
             return Err(Error::Config(format!("an adapter of rank {old} shrunk to {rank}: give one from 1 to {old}")));
         }
-        let (a, b) = (self.a.tensor().detach(), self.b.tensor().detach());
-        let (left, right) = (orthonormal(&a)?, orthonormal(&b.t())?); // [in, r], [out, r]
-        let core = left.t().matmul(&a).matmul(&b.matmul(&right)); // [r, r]
-        let found = svd(&core)?.truncated(rank);
+        let found = product_svd(&self.a.tensor().detach(), &self.b.tensor().detach())?.truncated(rank);
         let root = found.s.sqrt();
-        self.a.set(left.matmul(&(found.u * &root)));
-        self.b.set((right.matmul(&(found.v * &root))).t().contiguous());
+        self.a.set(found.u * &root);
+        self.b.set((found.v * &root).t().contiguous());
         Ok(())
     }
+}
+
+/// The singular value decomposition of A B, for A [in, r] and B [r, out], with min(r, in, out) values: found from that of
+/// a matrix of r rows and columns between orthonormal bases of A and of Bᵀ. A B itself is formed only where r is above one
+/// of its sides.
+///
+/// Factors that are not finite are an error.
+#[track_caller]
+pub fn product_svd(a: &Tensor, b: &Tensor) -> Result<Svd> {
+    let (input, output, rank) = (a.shape()[0], b.shape()[1], a.shape()[1]);
+    if rank > input.min(output) {
+        return svd(&a.matmul(b));
+    }
+    let (left, right) = (orthonormal(a)?, orthonormal(&b.t())?); // [in, r], [out, r]
+    let core = left.t().matmul(a).matmul(&b.matmul(&right)); // [r, r]
+    let found = svd(&core)?;
+    Ok(Svd { u: left.matmul(&found.u), s: found.s, v: right.matmul(&found.v) })
 }

@@ -53,7 +53,7 @@ pub fn select(model: &mut impl Module, ids: &[u32]) -> Result<()> {
 }
 
 /// A factor of all adapters of a map that has several, and which are chosen.
-fn of(map: &mut LinearMap) -> Option<(Tensor, &mut Chosen)> {
+pub(super) fn of(map: &mut LinearMap) -> Option<(Tensor, &mut Chosen)> {
     // Asked twice: a borrow that is returned on one way only would last on the other as well.
     if map.get::<Bank>().is_some() {
         return map.get_mut().map(|bank: &mut Bank| (bank.lora_a.tensor().detach(), &mut bank.chosen));
@@ -76,6 +76,15 @@ pub(super) struct Plan<'a> {
 /// Paths of factors, which a walk after another one does not freeze.
 const FACTORS: [&str; 4] = ["lora_A", "lora_B", "hadamard_in", "hadamard_out"];
 
+/// Freezes all that is no adapter.
+pub(super) fn freeze_base(model: &mut impl Module) {
+    model.visit_mut(&Path::root(), &mut |path, parameter| {
+        if !FACTORS.iter().any(|name| path.to_string().ends_with(name)) {
+            parameter.freeze();
+        }
+    });
+}
+
 impl Plan<'_> {
     /// Puts adapters around the layers that are meant, and freezes all that is no adapter.
     pub(super) fn install(&self, model: &mut impl Module) -> Result<Vec<String>> {
@@ -94,11 +103,7 @@ impl Plan<'_> {
         if let Some(problem) = problem {
             return Err(Error::Config(problem));
         }
-        model.visit_mut(&Path::root(), &mut |path, parameter| {
-            if !FACTORS.iter().any(|name| path.to_string().ends_with(name)) {
-                parameter.freeze();
-            }
-        });
+        freeze_base(model);
         model.visit_maps(&Path::root(), &mut |path, map| {
             let path = path.to_string();
             if layers.contains(&path) {

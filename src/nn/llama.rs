@@ -7,7 +7,8 @@
 use super::cache::Cache;
 use super::config::{AttentionBias, ModelConfig};
 use super::layers::{Linear, Pass, RmsNorm, block, drop, rotary_table};
-use crate::module::{LinearMap, normal};
+use crate::device::{Tag, tagged};
+use crate::module::{Dense, LinearMap, Module, Path, normal};
 use crate::ops::attention::Attention;
 use crate::ops::dropout::Mask;
 use crate::rng::Seed;
@@ -84,6 +85,18 @@ impl Llama {
         let head = || normal(&[config.vocabulary, config.width], DEVIATION, seed.named("lm_head"), device);
         let lm_head = (!config.tied).then(|| LinearMap::transposed(head()));
         Llama { model, lm_head, rotary, dropout: config.dropout }
+    }
+
+    /// Gives the head a copy of the embedding; false where the embedding is not a plain table.
+    pub(super) fn untie(&mut self) -> bool {
+        let Some(table) = self.model.embed_tokens.get::<Dense>() else { return false };
+        let copy = tagged(Tag::Weights, || Tensor::from_array(table.weight.tensor().array().to_owned()));
+        let mut head = LinearMap::transposed(copy);
+        if !table.weight.trains() {
+            head.visit_mut(&Path::root(), &mut |_, weight| weight.freeze());
+        }
+        self.lm_head = Some(head);
+        true
     }
 
     /// Positions for weights of another type or on another device.

@@ -21,7 +21,7 @@ pub use rope::RopeScaling;
 use crate::module::{LinearMap, Module, Parameter, Path};
 use crate::rng::Seed;
 use crate::tensor::Tensor;
-use crate::{DType, Device, Result};
+use crate::{DType, Device, Error, Result};
 
 /// A language model of either family, with its configuration.
 #[derive(Clone, Debug)]
@@ -76,6 +76,25 @@ impl Model {
             model.retype(config, dtype, &device);
         }
         self
+    }
+
+    /// Gives the output head weights of its own, a copy of the embedding's; a model that has them stays as it is. They
+    /// train if the embedding does.
+    ///
+    /// GPT-2's head is always its embedding: an error, as is an embedding with an adapter on it.
+    pub fn untie(&mut self) -> Result<()> {
+        let problem = match self {
+            Model::Gpt2(..) => "GPT-2's output head is its embedding, always",
+            Model::Llama(_, config) if !config.tied => return Ok(()),
+            Model::Llama(model, config) => {
+                if model.untie() {
+                    config.tied = false;
+                    return Ok(());
+                }
+                "the embedding is no plain table: untie the head before it gets an adapter"
+            }
+        };
+        Err(Error::Config(problem.into()))
     }
 
     /// Logits of the next token at every position: ids [batch, time] u32 to [batch, time, vocabulary].

@@ -47,6 +47,12 @@ mod lora;
 mod low_rank;
 mod methods;
 mod ops;
+#[cfg(feature = "hub")]
+mod peft;
+#[cfg(feature = "hub")]
+mod peft_files;
+#[cfg(feature = "hub")]
+mod peft_written;
 mod plan;
 mod project;
 mod refusals;

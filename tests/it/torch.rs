@@ -37,7 +37,7 @@ impl<'a> Fixture<'a> {
         Tensor::new(&ids, &self.shape(name)[..], &self.device)
     }
 
-    fn model(&self, config: &ModelConfig, dtype: DType) -> Model {
+    pub fn model(&self, config: &ModelConfig, dtype: DType) -> Model {
         let mut model = Model::new(config, Seed(0), &self.device).unwrap().cast(dtype);
         model.visit_mut(&eckart::module::Path::root(), &mut |path, parameter| {
             let name = format!("weights.{path}");
@@ -118,11 +118,11 @@ fn agrees_on(device: &Device, bytes: &[u8], config: ModelConfig, dtype: DType, b
     }
 }
 
-fn gpt2() -> (&'static [u8], ModelConfig) {
+pub fn gpt2() -> (&'static [u8], ModelConfig) {
     (include_bytes!("../fixtures/gpt2.safetensors"), ModelConfig::new(Arch::Gpt2, 17, 8, 2, 3, 12))
 }
 
-fn llama() -> (&'static [u8], ModelConfig) {
+pub fn llama() -> (&'static [u8], ModelConfig) {
     let config = ModelConfig { kv_heads: 2, hidden: 24, ..ModelConfig::new(Arch::Llama, 17, 8, 2, 4, 16) };
     (include_bytes!("../fixtures/llama.safetensors"), config)
 }

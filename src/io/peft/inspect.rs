@@ -1,0 +1,163 @@
+//! What is in an adapter, and less of it.
+
+use super::Adapter;
+use super::names::by_pattern;
+use super::sites::keys;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::lowrank::product_svd;
+use crate::lowrank::svd::Svd;
+use crate::tensor::Tensor;
+
+/// One layer's adapter.
+#[derive(Clone, Debug)]
+pub struct LayerReport {
+    /// Name of the module, as in Hugging Face's files.
+    pub module: String,
+    /// `in` and `out` of the map; of an embedding, rows and width.
+    pub sizes: [usize; 2],
+    /// Rank r that it is stored with.
+    pub rank: usize,
+    /// Alpha.
+    pub alpha: f64,
+    /// Factor on A B.
+    pub scale: f64,
+    /// Singular values of s A B, largest first: min(r, in, out) of them.
+    pub singular_values: Vec<f64>,
+}
+
+impl LayerReport {
+    /// ‖s A B‖ in the Frobenius norm.
+    pub fn norm(&self) -> f64 {
+        self.singular_values.iter().map(|s| s * s).sum::<f64>().sqrt()
+    }
+
+    /// The part of ‖s A B‖² that the leading `rank` singular values have, from 0 to 1.
+    pub fn energy(&self, rank: usize) -> f64 {
+        let square = |values: &[f64]| values.iter().map(|s| s * s).sum::<f64>();
+        let all = square(&self.singular_values);
+        if all == 0.0 { 1.0 } else { square(&self.singular_values[..rank.min(self.singular_values.len())]) / all }
+    }
+
+    /// The smallest rank, at least 1, that keeps this part of ‖s A B‖².
+    pub fn rank_for(&self, energy: f64) -> usize {
+        let most = self.singular_values.len().max(1);
+        // Rounding in a sum of all of them must not ask for more than there are.
+        (1..most).find(|rank| self.energy(*rank) >= energy).unwrap_or(most)
+    }
+}
+
+/// How much of each layer's adapter is kept.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Budget {
+    /// So many singular values, or as many as there are.
+    Rank(usize),
+    /// As many as make up this part of ‖A B‖², in (0, 1].
+    Energy(f64),
+}
+
+/// A layer's factors in double precision, A [in, r] and B [r, out], with what the configuration says.
+struct Read {
+    module: String,
+    a: Tensor,
+    b: Tensor,
+    alpha: f64,
+    scale: f64,
+}
+
+impl Adapter {
+    fn read(&self) -> Result<Vec<Read>> {
+        let faults = self.check(None);
+        if !faults.is_empty() {
+            return Err(Error::Data { path: self.folder.clone(), problem: faults.join("; ") });
+        }
+        let modules: Vec<&str> = self.modules().into_iter().collect();
+        let alphas = by_pattern(&self.config.alphas, &modules)?;
+        let read = |(module, alpha): (&str, Option<f64>)| {
+            let [a, b, _] = keys(module, self.is_embedding(module)).map(|key| self.tensors.get(&key));
+            let [a, b] = [a, b].map(|factor| factor.expect("checked above").cast(DType::F64).t());
+            let alpha = alpha.unwrap_or(self.config.alpha);
+            Read { module: module.into(), scale: self.config.scale(a.shape()[1], alpha), a, b, alpha }
+        };
+        Ok(modules.into_iter().zip(alphas).map(read).collect())
+    }
+
+    /// What each layer's adapter does, in the order of their names.
+    ///
+    /// Whatever [`Adapter::check`] finds without a model is an error.
+    pub fn show(&self) -> Result<Vec<LayerReport>> {
+        self.read()?.iter().map(|layer| Ok(layer.report(&product_svd(&layer.a, &layer.b)?))).collect()
+    }
+
+    /// The adapter with each layer's A B replaced by the nearest product of a smaller rank, in the Frobenius norm; factors,
+    /// lengths and whole modules stay, and so do the types of the tensors.
+    ///
+    /// A rank of 0, an energy outside (0, 1], and whatever [`Adapter::check`] finds without a model are errors.
+    pub fn shrink(&self, budget: Budget) -> Result<Adapter> {
+        match budget {
+            Budget::Rank(0) => return Err(Error::Config("an adapter of rank 0: give at least 1".into())),
+            Budget::Energy(part) if !(part > 0.0 && part <= 1.0) => {
+                return Err(Error::Config(format!("an energy of {part}: give one above 0 and at most 1")));
+            }
+            _ if self.config.principal => {
+                let problem = "init_lora_weights: pissa takes as many singular values from the base as the rank says";
+                return Err(Error::Config(format!("{problem}: shrink the adapter converted to a plain one")));
+            }
+            _ => {}
+        }
+        let mut smaller = self.clone();
+        let mut settled: Vec<(String, usize, f64)> = Vec::new();
+        let layers = self.read()?;
+        for layer in &layers {
+            let [a, b] = self.turned(layer, &layers, budget)?;
+            settled.push((layer.module.clone(), a.shape()[0], layer.scale));
+            let [up, down, _] = keys(&layer.module, self.is_embedding(&layer.module));
+            for (key, value) in [(up, a), (down, b)] {
+                let dtype = self.tensors[&key].dtype();
+                smaller.tensors.insert(key, value.cast(dtype).contiguous());
+            }
+        }
+        smaller.config.settle(settled.iter().map(|(module, rank, scale)| (&**module, *rank, *scale)));
+        Ok(smaller)
+    }
+
+    /// A [r, in] and B [out, r] of a smaller rank. Of a head that has its embedding's factors turned, so are these.
+    fn turned(&self, layer: &Read, all: &[Read], budget: Budget) -> Result<[Tensor; 2]> {
+        let same = |x: &Tensor, y: &Tensor| Ok(x.shape() == y.shape() && x.to_vec::<f64>()? == y.to_vec::<f64>()?);
+        if layer.module == super::sites::HEAD {
+            for table in all.iter().filter(|table| self.is_embedding(&table.module)) {
+                if same(&layer.a.t(), &table.b)? && same(&layer.b.t(), &table.a)? {
+                    let [a, b] = table.shrunk(budget)?;
+                    return Ok([b.t(), a.t()]);
+                }
+            }
+        }
+        layer.shrunk(budget)
+    }
+}
+
+impl Read {
+    fn report(&self, found: &Svd) -> LayerReport {
+        let values = found.s.to_vec::<f64>().expect("singular values lie on the host in double precision");
+        LayerReport {
+            module: self.module.clone(),
+            sizes: [self.a.shape()[0], self.b.shape()[1]],
+            rank: self.a.shape()[1],
+            alpha: self.alpha,
+            scale: self.scale,
+            singular_values: values.iter().map(|s| s * self.scale.abs()).collect(),
+        }
+    }
+
+    fn shrunk(&self, budget: Budget) -> Result<[Tensor; 2]> {
+        let found = product_svd(&self.a, &self.b)?;
+        let report = self.report(&found);
+        let rank = match budget {
+            Budget::Rank(rank) => rank.min(report.singular_values.len()),
+            Budget::Energy(part) => report.rank_for(part),
+        };
+        let found = found.truncated(rank);
+        let root = found.s.sqrt();
+        Ok([(found.u * &root).t(), found.v * &root])
+    }
+}

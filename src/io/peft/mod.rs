@@ -1,0 +1,128 @@
+//! Adapters as the library PEFT keeps them: `adapter_config.json` and `adapter_model.safetensors`.
+//!
+//! A [r, in] and B [out, r] there are Aᵀ and Bᵀ here. A configuration names layers by lists or regular expressions, and ranks
+//! and alphas by regular expressions of which the first that matches counts; both are read as PEFT reads them (0.21). What
+//! would change numbers and is not known here is refused by name.
+
+mod banks;
+mod config;
+mod faults;
+mod inspect;
+mod json;
+mod names;
+mod place;
+mod save;
+mod sites;
+
+pub use banks::bank;
+pub use config::Config;
+pub use inspect::{Budget, LayerReport};
+pub use names::Names;
+pub use place::Placed;
+pub use save::{About, save};
+
+use super::{decode, encode, write_plain};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::nn::Model;
+use crate::tensor::Tensor;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+const CONFIG: &str = "adapter_config.json";
+const TENSORS: &str = "adapter_model.safetensors";
+
+/// What PEFT puts before every path.
+const PREFIX: &str = "base_model.model.";
+
+/// Bytes of a configuration that are read.
+const LONGEST_CONFIG: u64 = 1 << 20;
+
+/// An adapter as it was read, or as it will be written, on the host.
+#[derive(Clone, Debug)]
+pub struct Adapter {
+    /// Where it came from, for messages.
+    pub folder: PathBuf,
+    /// What it is for.
+    pub config: Config,
+    /// Its tensors by their names in the file, without `base_model.model.`, in the types that they are stored in.
+    pub tensors: BTreeMap<String, Tensor>,
+}
+
+/// Reads an adapter's folder. Whether its tensors fit each other and a model is another question: see [`Adapter::check`].
+///
+/// A file that is not there, too long, or no configuration or tensors: an error that says what is wrong.
+pub fn open(folder: &Path) -> Result<Adapter> {
+    let path = folder.join(CONFIG);
+    let problem = |problem: String| Error::Data { path: path.clone(), problem };
+    let bytes = regular(&path, LONGEST_CONFIG)?;
+    let config = Config::from_json(&bytes).map_err(|error| problem(error.to_string()))?;
+    drop(bytes);
+    let path = folder.join(TENSORS);
+    if !path.exists() && folder.join("adapter_model.bin").exists() {
+        let problem = "is not there, adapter_model.bin is: save it again with safe_serialization=True".into();
+        return Err(Error::Data { path, problem });
+    }
+    let arrays = decode(&regular(&path, u64::MAX)?, &path, &Device::cpu())?;
+    let mut tensors = BTreeMap::new();
+    for (name, array) in arrays {
+        let short = name.strip_prefix(PREFIX).unwrap_or(&name).to_string();
+        if tensors.insert(short, Tensor::from_array(array)).is_some() {
+            return Err(Error::Data { path, problem: format!("{name} is there with and without {PREFIX}") });
+        }
+    }
+    Ok(Adapter { folder: folder.into(), config, tensors })
+}
+
+/// The contents of a file, which is neither a folder nor a pipe.
+fn regular(path: &Path, longest: u64) -> Result<Vec<u8>> {
+    let about = std::fs::metadata(path).map_err(Error::file(path))?;
+    let problem = |problem: String| Err(Error::Data { path: path.into(), problem });
+    if !about.is_file() {
+        return problem("is no file".into());
+    }
+    if about.len() > longest {
+        return problem(format!("has {} bytes; at most {longest} are read", about.len()));
+    }
+    super::read(path)
+}
+
+impl Adapter {
+    /// Writes both files into a folder that is not there yet; its parent must be. The folder appears whole or not at all.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        if folder.exists() {
+            return Err(Error::Config(format!("{} is there already: give a folder that is not", folder.display())));
+        }
+        let tensors: Vec<Tensor> = self.tensors.values().map(Tensor::contiguous).collect();
+        let named = self.tensors.keys().zip(&tensors).map(|(name, tensor)| (format!("{PREFIX}{name}"), tensor.array()));
+        let files = [(CONFIG.into(), self.config.to_json()), (TENSORS.into(), encode(named)?)];
+        write_plain(folder, &files.into())
+    }
+}
+
+/// The paths of a model's layers that a text means as PEFT would take it: `all-linear`, names or ends of names with commas
+/// between them, or a regular expression for whole names. Names are those of Hugging Face's files; to be used as
+/// [`AdapterConfig::targets`](crate::lowrank::AdapterConfig).
+///
+/// A name or an expression that means no layer is an error that says which there are.
+pub fn targets(model: &Model, text: &str) -> Result<Vec<String>> {
+    let names = Names::parse(text)?;
+    let sites: Vec<sites::Site> = sites::sites(model).into_iter().filter(|s| s.kind != sites::Kind::Tied).collect();
+    let each = match &names {
+        Names::List(names) => names.iter().map(|name| Names::List([name.clone()].into())).collect(),
+        other => vec![other.clone()],
+    };
+    let mut meant = vec![false; sites.len()];
+    for names in &each {
+        let found = sites::meant(names, &sites)?;
+        if !found.contains(&true) {
+            return Err(Error::Config(faults::no_layer(&names.words(), &sites)));
+        }
+        meant.iter_mut().zip(found).for_each(|(meant, found)| *meant |= found);
+    }
+    let chosen: Vec<String> = sites.into_iter().zip(meant).filter(|(_, meant)| *meant).map(|(s, _)| s.path).collect();
+    match chosen.is_empty() {
+        true => Err(Error::Config("no layer is named: give all-linear, names, or a regular expression".into())),
+        false => Ok(chosen),
+    }
+}
