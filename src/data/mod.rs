@@ -1,11 +1,33 @@
 //! Text as tokens, and which tokens each step sees: all of it functions of content, seed and step.
+//!
+//! A [`Corpus`] is one text by characters or bytes, learnt from scratch. [`Batches`] are examples in shuffled epochs,
+//! for fine-tuning; with the feature `hub` they are read from data sets (`Dataset`) by the tokenizer of a published
+//! model (`Tokenizer`).
 
 mod batches;
+#[cfg(feature = "hub")]
+mod chat;
 mod corpus;
+mod epochs;
+mod example;
+#[cfg(feature = "hub")]
+mod examples;
+mod order;
+#[cfg(feature = "hub")]
+mod tokenizer;
 mod vocabulary;
 
 pub use batches::{Batch, IGNORED, training_batch, validation_batches};
+#[cfg(feature = "hub")]
+pub use chat::Message;
 pub use corpus::Corpus;
+pub use epochs::{Batches, Layout};
+pub use example::{Example, windows};
+#[cfg(feature = "hub")]
+pub use examples::{Columns, Dataset, Examples, Form, Labelled, LabelledSet, Reading};
+pub use order::{Buckets, permutation};
+#[cfg(feature = "hub")]
+pub use tokenizer::{Framed, Pieces, Tokenizer};
 pub use vocabulary::Vocabulary;
 
 /// This crate's own documents and source, as they were when it was built.

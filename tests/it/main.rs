@@ -3,10 +3,15 @@
 mod adapt;
 mod adapted;
 mod bank;
+#[cfg(feature = "hub")]
+mod chat;
 mod checker;
 #[cfg(feature = "cli")]
 mod cli;
 mod data;
+mod epochs;
+#[cfg(feature = "hub")]
+mod examples;
 mod factorize;
 mod flip;
 #[cfg(feature = "gpu")]
@@ -46,6 +51,8 @@ mod ledger;
 mod lora;
 mod low_rank;
 mod methods;
+#[cfg(feature = "hub")]
+mod mutations;
 mod ops;
 #[cfg(feature = "hub")]
 mod peft;
@@ -55,12 +62,16 @@ mod peft_files;
 mod peft_written;
 mod plan;
 mod project;
+#[cfg(feature = "hub")]
+mod published;
 mod refusals;
 mod resume;
 mod second_order;
 mod shared;
 mod style;
 mod tiny;
+#[cfg(feature = "hub")]
+mod tokenizers;
 mod torch;
 mod trajectories;
 mod views;

@@ -1,0 +1,155 @@
+//! Texts with labels, for classification.
+
+use super::form::same_width;
+use super::lines::{Rows, broken};
+use crate::data::Tokenizer;
+use crate::error::{Error, Result};
+use std::collections::HashMap;
+use std::path::Path;
+
+/// Which columns of a table are what: names in its header, or, where all of them are numbers, places counted from 0 in a
+/// table without a header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Columns {
+    /// The text, or the first of two.
+    pub first: String,
+    /// The second text, if there is one.
+    pub second: Option<String>,
+    /// The label.
+    pub label: String,
+}
+
+/// A text, or a pair of them, and what it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Labelled {
+    /// Tokens, with the special ones that the tokenizer's kind of model expects around them.
+    pub ids: Vec<u32>,
+    /// Where the second segment begins, if there are two and this kind of model tells them apart.
+    pub second: Option<usize>,
+    /// Number of the label among [`LabelledSet::names`].
+    pub label: usize,
+}
+
+/// The labelled texts of a table.
+#[derive(Clone, Debug)]
+pub struct LabelledSet {
+    /// Texts in the order of the file.
+    pub examples: Vec<Labelled>,
+    /// The labels' names: those given, else ascending if all are numbers, else in the order in which they appear.
+    pub names: Vec<String>,
+    /// How many texts, or pairs, were longer than `max_length` and are cut.
+    pub truncated: usize,
+}
+
+impl LabelledSet {
+    /// Reads a `.tsv` or `.csv`. With `names`, those of the training data for instance, another label is an error, which
+    /// names the line.
+    pub fn read(
+        path: &Path,
+        tokenizer: &Tokenizer,
+        columns: &Columns,
+        max_length: usize,
+        names: Option<&[String]>,
+    ) -> Result<LabelledSet> {
+        let mut rows = Rows::open(path)?.peekable();
+        let width = match rows.peek() {
+            Some(Ok((_, first))) => first.len(),
+            Some(Err(_)) => 0,
+            None => return Err(Error::Data { path: path.into(), problem: "has no lines".into() }),
+        };
+        let places = match columns.numbered() {
+            Some(places) => places,
+            None => columns.named(path, &rows.next().transpose()?.map_or(Vec::new(), |(_, header)| header))?,
+        };
+        let mut labels = Labels::new(names);
+        let mut set = LabelledSet { examples: Vec::new(), names: Vec::new(), truncated: 0 };
+        for row in rows {
+            let (line, row) = row?;
+            same_width(path, line, row.len(), width)?;
+            let cell = |place: usize| {
+                row.get(place).map(String::as_str).ok_or_else(|| {
+                    broken(path, line, format!("has {width} columns, and column {place} is asked for, counted from 0"))
+                })
+            };
+            let second = places.second.map(cell).transpose()?;
+            let framed = tokenizer.framed(cell(places.first)?, second, max_length)?;
+            let label = labels.number(cell(places.label)?).map_err(|problem| broken(path, line, problem))?;
+            set.truncated += framed.truncated as usize;
+            set.examples.push(Labelled { ids: framed.ids, second: framed.second, label });
+        }
+        set.names = labels.finish(&mut set.examples);
+        match set.examples.is_empty() {
+            true => Err(Error::Data { path: path.into(), problem: "has no lines but its header".into() }),
+            false => Ok(set),
+        }
+    }
+}
+
+/// Places of columns, counted from 0.
+struct Places {
+    first: usize,
+    second: Option<usize>,
+    label: usize,
+}
+
+impl Columns {
+    fn numbered(&self) -> Option<Places> {
+        let second = self.second.as_ref().map(|name| name.parse()).transpose().ok()?;
+        Some(Places { first: self.first.parse().ok()?, second, label: self.label.parse().ok()? })
+    }
+
+    fn named(&self, path: &Path, header: &[String]) -> Result<Places> {
+        let place = |name: &String| {
+            header.iter().position(|column| column == name).ok_or_else(|| {
+                let known: String = header.join(", ").chars().take(200).collect();
+                broken(path, 1, format!("has no column {name:?}; it has {known}"))
+            })
+        };
+        let second = self.second.as_ref().map(place).transpose()?;
+        Ok(Places { first: place(&self.first)?, second, label: place(&self.label)? })
+    }
+}
+
+/// Names of labels, numbered as they appear.
+struct Labels {
+    given: bool,
+    names: Vec<String>,
+    numbers: HashMap<String, usize>,
+}
+
+impl Labels {
+    fn new(given: Option<&[String]>) -> Labels {
+        let names = given.unwrap_or_default().to_vec();
+        let numbers = names.iter().cloned().enumerate().map(|(number, name)| (name, number)).collect();
+        Labels { given: given.is_some(), names, numbers }
+    }
+
+    fn number(&mut self, name: &str) -> Result<usize, String> {
+        if let Some(&number) = self.numbers.get(name) {
+            return Ok(number);
+        }
+        if self.given {
+            let known: String = self.names.join(", ").chars().take(200).collect();
+            return Err(format!("the label is {name:?}, which is none of {known}"));
+        }
+        self.numbers.insert(name.to_owned(), self.names.len());
+        self.names.push(name.to_owned());
+        Ok(self.names.len() - 1)
+    }
+
+    /// The names in their final order, and the examples' labels with them.
+    fn finish(self, examples: &mut [Labelled]) -> Vec<String> {
+        let values: Option<Vec<f64>> = self.names.iter().map(|name| number(name)).collect();
+        let Some(values) = values.filter(|_| !self.given) else { return self.names };
+        let mut order: Vec<usize> = (0..self.names.len()).collect();
+        order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
+        let mut place = vec![0; order.len()];
+        order.iter().enumerate().for_each(|(new, &old)| place[old] = new);
+        examples.iter_mut().for_each(|example| example.label = place[example.label]);
+        order.iter().map(|&old| self.names[old].clone()).collect()
+    }
+}
+
+fn number(name: &str) -> Option<f64> {
+    name.parse().ok().filter(|value: &f64| value.is_finite())
+}
