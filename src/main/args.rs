@@ -1,10 +1,15 @@
 //! Flags, and how they override a configuration file.
 
+mod finetune;
+
+pub use finetune::Finetune;
+
 use crate::aliases::translated;
+use crate::base::Base;
 use clap::{Args, Parser, Subcommand};
 use eckart::lowrank::{Lift, Projection, Transfer};
 use eckart::nn::Arch;
-use eckart::train::{Adapter, Config, Method, Size, latest, previous};
+use eckart::train::{Adapter as Adapters, Config, Method, Size, latest, previous};
 use eckart::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde::de::value::{Error as WordError, StrDeserializer};
@@ -22,6 +27,14 @@ pub struct Cli {
 pub enum Command {
     /// Train a small GPT or Llama on a text
     Train(Train),
+    /// Fine-tune a model in Hugging Face's layout: an adapter that PEFT reads, or a whole model
+    Finetune(Box<Finetune>),
+    /// Say what a model, perhaps with an adapter, makes of text that it did not learn from
+    Eval(Eval),
+    /// Make an adapter a part of its model
+    Merge(Merge),
+    /// Look into an adapter's folder
+    Adapter(Adapter),
     /// Say how much memory a run will need, without allocating it
     Plan(Plan),
     /// Write the curve of memory over rank, for every method
@@ -85,8 +98,20 @@ pub struct Memory {
 #[derive(Args)]
 pub struct Generate {
     /// A checkpoint, or the folder of a run: then the best on validation
+    #[arg(long, value_name = "DIR", required_unless_present = "model", conflicts_with = "model")]
+    pub checkpoint: Option<PathBuf>,
+    /// Folder of a model in Hugging Face's layout
     #[arg(long, value_name = "DIR")]
-    pub checkpoint: PathBuf,
+    pub model: Option<PathBuf>,
+    /// Folder of an adapter for it; more than one are added up
+    #[arg(long, value_name = "DIR", requires = "model")]
+    pub adapter: Vec<PathBuf>,
+    /// The prompt is a message to answer, in the model's chat template
+    #[arg(long, requires = "model", requires = "prompt")]
+    pub chat: bool,
+    /// auto, cpu, gpu or a device's name
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    pub device: String,
     /// Text to go on from
     #[arg(long, value_name = "TEXT")]
     pub prompt: Option<String>,
@@ -102,6 +127,76 @@ pub struct Generate {
     /// What all draws are a function of
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
+}
+
+#[derive(Args)]
+pub struct Eval {
+    #[command(flatten)]
+    pub base: Base,
+    /// A file: jsonl, txt, tsv or csv; or a folder with test.jsonl or valid.jsonl
+    #[arg(long, value_name = "PATH")]
+    pub data: PathBuf,
+    /// Most tokens of an example or a window, its first one included
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    pub max_length: usize,
+    /// Examples in a batch
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub batch: usize,
+    /// Count completions and last answers alone
+    #[arg(long)]
+    pub mask_prompt: bool,
+    /// auto, cpu, gpu or a device's name
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    pub device: String,
+    /// Print the figures as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct Merge {
+    #[command(flatten)]
+    pub base: Base,
+    /// Folder to write, which must not exist yet
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+}
+
+#[derive(Args)]
+pub struct Adapter {
+    #[command(subcommand)]
+    pub look: Look,
+}
+
+#[derive(Subcommand)]
+pub enum Look {
+    /// Layers, ranks, and how large what they add is
+    Show {
+        /// The adapter's folder
+        adapter: PathBuf,
+    },
+    /// All that is wrong with an adapter, for a model if one is given
+    Check {
+        /// The adapter's folder
+        adapter: PathBuf,
+        /// Folder of the model that it is for
+        #[arg(long, value_name = "DIR")]
+        model: Option<PathBuf>,
+    },
+    /// The nearest adapter of a smaller rank
+    Shrink {
+        /// The adapter's folder
+        adapter: PathBuf,
+        /// Rank of every layer
+        #[arg(long, value_name = "R")]
+        rank: Option<usize>,
+        /// The least rank of each layer that keeps this part of the square of what it adds, in (0, 1]
+        #[arg(long, value_name = "X")]
+        energy: Option<f64>,
+        /// Folder to write, which must not exist yet
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
 }
 
 #[derive(Args)]
@@ -164,8 +259,8 @@ pub struct Settings {
     #[arg(long, value_parser = word::<Method>)]
     optimizer: Option<Method>,
     /// What is trained: none for the whole model, lora, lora+ or dora
-    #[arg(long, value_parser = word::<Adapter>)]
-    adapter: Option<Adapter>,
+    #[arg(long, value_parser = word::<Adapters>)]
+    adapter: Option<Adapters>,
     /// Factor on adapters, divided by their rank
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     alpha: Option<f64>,

@@ -1,14 +1,19 @@
-//! The command line: `train`, `plan`, `memory`, `generate`, `check`, `devices`.
+//! The command line: `train`, `finetune`, `eval`, `generate`, `merge`, `adapter`, `plan`, `memory`, `check`, `devices`.
 //!
 //! What goes wrong is one line on stderr. Exit codes: 0 done, 1 run failed, 2 bad usage or input, 3 memory or device
 //! lost, 130 interrupted with a checkpoint written.
 
+mod adapter;
 mod aliases;
 mod args;
+mod base;
 mod check;
 mod devices;
+mod eval;
+mod finetune;
 mod generate;
 mod memory;
+mod merge;
 mod plan;
 mod plot;
 mod progress;
@@ -28,6 +33,10 @@ fn main() -> ExitCode {
     };
     let done = match cli.command {
         Command::Train(args) => train::run(&args),
+        Command::Finetune(args) => finetune::run(&args),
+        Command::Eval(args) => eval::run(&args),
+        Command::Merge(args) => merge::run(&args),
+        Command::Adapter(args) => adapter::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Memory(args) => memory::run(&args),
         Command::Generate(args) => generate::run(&args),

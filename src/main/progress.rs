@@ -20,7 +20,8 @@ impl Progress {
     /// Shows what happened.
     pub fn see(&mut self, event: Event<'_>) {
         match event {
-            Event::Started { out, plan, tokens: [train, validation] } => {
+            Event::Started { out, plan, tokens: [train, validation], notes } => {
+                notes.iter().for_each(|note| self.say(note.clone()));
                 let size = Size(plan.peak_bytes.total);
                 self.say(format!(
                     "{} parameters, {train} tokens to learn from and {validation} held back",

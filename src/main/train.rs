@@ -31,11 +31,13 @@ pub fn run(args: &args::Train) -> Result<ExitCode> {
         true => println!("{}", serde_json::to_string_pretty(&trained.report).expect("a report is plain data")),
         false => sum_up(&trained)?,
     }
+    let folder = trained.export()?;
+    eprintln!("the best model on validation is in {}, for other programs too", folder.display());
     Ok(ExitCode::SUCCESS)
 }
 
 /// The first interrupt asks for a checkpoint and an end, the second ends at once.
-fn stop_on_signal() -> Arc<AtomicBool> {
+pub fn stop_on_signal() -> Arc<AtomicBool> {
     let stop = Arc::new(AtomicBool::new(false));
     let seen = stop.clone();
     // Without a handler an interrupt still ends the process, only without a last checkpoint.
@@ -47,7 +49,7 @@ fn stop_on_signal() -> Arc<AtomicBool> {
     stop
 }
 
-fn draw(trained: &Trained) -> Result<()> {
+pub fn draw(trained: &Trained) -> Result<()> {
     if let Some(out) = &trained.report.config.out {
         plot::loss(&out.join("loss.svg"), &trained.history)?;
         plot::memory(&out.join("memory.svg"), &trained.history, trained.report.planned_peak_bytes)?;
@@ -63,6 +65,12 @@ fn sum_up(trained: &Trained) -> Result<()> {
         let sample = rayon::scope(|_| generate::write(&trained.model, vocabulary, None, SAMPLE, sampling))?;
         println!("sample:\n{sample}\n");
     }
+    figures(trained)
+}
+
+/// Memory, losses and speed.
+pub fn figures(trained: &Trained) -> Result<()> {
+    let report = &trained.report;
     let mut columns = vec![("planned peak", report.planned_peak_bytes), ("measured peak", report.peak_bytes)];
     columns.extend(beside_adamw(&report.config, trained.model.config())?.map(|bytes| ("with AdamW", bytes)));
     println!("{}\n", table::memory(&columns));

@@ -19,6 +19,22 @@ pub struct Sampling {
 
 /// `count` tokens after `prompt`, which must not be empty. Beyond the model's context, the older half is forgotten.
 pub fn generate(model: &Model, prompt: &[u32], count: usize, sampling: Sampling) -> Result<Vec<u32>> {
+    let mut written = Vec::new();
+    generate_while(model, prompt, sampling, |token| {
+        written.push(token);
+        written.len() < count
+    })?;
+    written.truncate(count);
+    Ok(written)
+}
+
+/// The same, token by token, as long as `go_on` says so of the one it is given.
+pub fn generate_while(
+    model: &Model,
+    prompt: &[u32],
+    sampling: Sampling,
+    mut go_on: impl FnMut(u32) -> bool,
+) -> Result<()> {
     let config = model.config();
     if prompt.is_empty() {
         return Err(Error::Config("an empty prompt: give at least one token to start from".into()));
@@ -28,7 +44,7 @@ pub fn generate(model: &Model, prompt: &[u32], count: usize, sampling: Sampling)
     }
     let mut tokens = prompt.to_vec();
     let mut cache = Cache::new(config.layers);
-    while tokens.len() < prompt.len() + count {
+    loop {
         let unread = match cache.tokens() {
             0 => &tokens[tokens.len().saturating_sub(config.context)..],
             read if read == config.context => {
@@ -39,8 +55,10 @@ pub fn generate(model: &Model, prompt: &[u32], count: usize, sampling: Sampling)
         };
         let logits = model.next(unread, &mut cache)?;
         tokens.push(draw(&logits, sampling, tokens.len() as u64));
+        if !go_on(tokens[tokens.len() - 1]) {
+            return Ok(());
+        }
     }
-    Ok(tokens.split_off(prompt.len()))
 }
 
 /// One draw from softmax(logits / temperature) among the top k.

@@ -2,8 +2,8 @@
 
 use super::Config;
 use crate::error::Result;
-use crate::lowrank::{AdapterConfig, LoraPlus, adapt, chosen};
-use crate::module::Module;
+use crate::lowrank::{AdapterConfig, LoraPlus, adapt};
+use crate::nn::Model;
 use crate::optim::Group;
 use crate::rng::Seed;
 use serde::{Deserialize, Serialize};
@@ -25,7 +25,7 @@ pub enum Adapter {
 
 impl Config {
     /// Puts the adapters on, if there are to be any; the configuration must be resolved.
-    pub fn adapt(&self, model: &mut dyn Module) -> Result<()> {
+    pub fn adapt(&self, model: &mut Model) -> Result<()> {
         if self.adapter == Adapter::None {
             return Ok(());
         }
@@ -42,14 +42,25 @@ impl Config {
     }
 
     /// Paths of the layers that get adapters.
-    fn adapted_layers(&self, model: &mut dyn Module) -> Result<Vec<String>> {
-        let names: Vec<&str> = self.adapter_targets.iter().map(String::as_str).collect();
-        let mut layers = chosen(model, &names)?;
+    fn adapted_layers(&self, model: &mut Model) -> Result<Vec<String>> {
+        let mut layers = self.named_layers(model)?;
         if let Some(last) = self.last_layers {
             let blocks = layers.iter().filter_map(|path| block(path)).max().map_or(0, |block| block + 1);
             layers.retain(|path| block(path).is_some_and(|block| block + last >= blocks));
         }
         Ok(layers)
+    }
+
+    /// By names, or as PEFT understands them.
+    #[cfg(feature = "hub")]
+    fn named_layers(&self, model: &mut Model) -> Result<Vec<String>> {
+        crate::io::peft::targets(model, &self.adapter_targets.join(","))
+    }
+
+    #[cfg(not(feature = "hub"))]
+    fn named_layers(&self, model: &mut Model) -> Result<Vec<String>> {
+        let names: Vec<&str> = self.adapter_targets.iter().map(String::as_str).collect();
+        crate::lowrank::chosen(model, &names)
     }
 
     /// Which parameters learn how fast, and decay.

@@ -66,8 +66,14 @@ impl Checkpoint {
     /// The model: what does not train as the run began with it, the rest as it was saved.
     pub fn model(&self, device: &Device) -> Result<Model> {
         let mut model = self.state.config.fresh(self.state.vocabulary.as_ref(), device)?;
-        restore_trained(&mut model, self.arrays(MODEL, device)?, &self.path.join(MODEL))?;
+        self.restore(&mut model)?;
         Ok(model)
+    }
+
+    /// Gives what trains of such a model the values that were saved.
+    pub fn restore(&self, model: &mut Model) -> Result<()> {
+        let arrays = self.arrays(MODEL, &model.device())?;
+        restore_trained(model, arrays, &self.path.join(MODEL))
     }
 
     /// The optimizer of `model`, and the gradients it holds inside an accumulation window.

@@ -7,6 +7,10 @@ mod adapter;
 mod begin;
 mod checkpoint;
 mod config;
+mod evaluate;
+mod export;
+#[cfg(feature = "hub")]
+mod lessons;
 mod method;
 mod methods;
 mod metrics;
@@ -26,6 +30,10 @@ mod trainer;
 pub use adapter::Adapter;
 pub use checkpoint::{Checkpoint, Newest, Store};
 pub use config::Config;
+pub use evaluate::{Evaluation, evaluate};
+pub use export::tokenizer_files;
+#[cfg(feature = "hub")]
+pub use lessons::Lessons;
 pub use method::{Defaults, Method};
 pub use methods::{Planned, VARIANTS, Variant, beside_adamw, plan_all};
 pub use metrics::Metrics;

@@ -40,6 +40,8 @@ pub enum Event<'a> {
         plan: &'a Plan,
         /// Tokens to learn from, and held back.
         tokens: [usize; 2],
+        /// What there is to say of the data.
+        notes: &'a [String],
     },
     /// It goes on from a checkpoint; newer ones were damaged.
     Resumed {
@@ -121,6 +123,8 @@ struct Run<'a> {
     config: &'a Config,
     device: &'a Device,
     subject: &'a Subject,
+    /// Fingerprint of the files of the model that it began with.
+    base: Option<String>,
     trainer: Trainer<'a>,
     out: PathBuf,
     store: Store,
@@ -151,12 +155,13 @@ impl<'a> Run<'a> {
             false => fresh(config, subject, device, &store)?,
         };
         let (log, history) = Log::open(&out.join("metrics.jsonl"), trainer.progress.step)?;
+        let base = config.base_fingerprint()?;
         let (pace, stop) = (Pace::default(), control.stop);
-        let mut run = Run { config, device, subject, trainer, out, store, log, history, pace, stop, see };
+        let mut run = Run { config, device, subject, base, trainer, out, store, log, history, pace, stop, see };
         run.device.ledger().reset_peak();
         run.save()?;
         let tokens = subject.source.tokens();
-        (run.see)(Event::Started { out: &run.out, plan, tokens });
+        (run.see)(Event::Started { out: &run.out, plan, tokens, notes: subject.source.notes() });
         Ok(run)
     }
 
@@ -291,6 +296,7 @@ impl<'a> Run<'a> {
             config: Config { out: None, ..self.config.clone() },
             vocabulary: self.subject.vocabulary.clone(),
             data: self.subject.fingerprint.clone(),
+            base: self.base.clone(),
             device: self.device.name().into(),
         }
     }

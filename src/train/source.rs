@@ -30,6 +30,11 @@ pub trait Source: Send + Sync {
 
     /// Tokens to learn from, and held back.
     fn tokens(&self) -> [usize; 2];
+
+    /// What there is to say of it before a run, in lines for people.
+    fn notes(&self) -> &[String] {
+        &[]
+    }
 }
 
 /// Windows at random places to learn from, windows one after the other held back.

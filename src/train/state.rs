@@ -68,8 +68,11 @@ pub struct State {
     pub config: Config,
     /// What tokens stand for, unless the folder that the model came from says it.
     pub vocabulary: Option<Vocabulary>,
-    /// Fingerprint of the text, in hexadecimal.
+    /// Fingerprint of what is learnt, in hexadecimal.
     pub data: String,
+    /// Fingerprint of the files of the model that the run began with, in hexadecimal.
+    #[serde(default)]
+    pub base: Option<String>,
     /// Name of the device that computed.
     pub device: String,
 }

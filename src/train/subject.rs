@@ -3,8 +3,8 @@
 use super::{Config, Source};
 use crate::data::{Corpus, EMBEDDED, Vocabulary};
 use crate::device::Device;
-use crate::error::Result;
-use crate::io;
+use crate::error::{Error, Result};
+use crate::io::{self, hub};
 use crate::nn::{Model, ModelConfig};
 use crate::rng::Seed;
 use std::path::Path;
@@ -15,12 +15,15 @@ pub struct Subject {
     pub source: Box<dyn Source>,
     /// What tokens stand for, unless the model's folder says it.
     pub vocabulary: Option<Vocabulary>,
-    /// Of the text, in hexadecimal.
+    /// Of what is learnt, in hexadecimal.
     pub fingerprint: String,
 }
 
-/// Reads what a resolved configuration names; its text has to suffice for its context.
+/// Reads what a resolved configuration names; a text has to suffice for the context.
 pub fn subject(config: &Config) -> Result<Subject> {
+    if let Some(folder) = &config.model {
+        return lessons(config, folder);
+    }
     let (text, origin) = match &config.data {
         Some(path) => (io::read(path)?, path.as_path()),
         None => (EMBEDDED.as_bytes().to_vec(), Path::new("the built-in text")),
@@ -31,17 +34,57 @@ pub fn subject(config: &Config) -> Result<Subject> {
     Ok(Subject { source: Box::new(corpus), vocabulary, fingerprint })
 }
 
+#[cfg(feature = "hub")]
+fn lessons(config: &Config, folder: &Path) -> Result<Subject> {
+    let Some(data) = &config.data else {
+        return Err(Error::Config("data: a file or folder to learn from is needed beside a model".into()));
+    };
+    let tokenizer = crate::data::Tokenizer::open(folder)?;
+    let vocabulary = hub::read_config(folder)?.vocabulary;
+    if tokenizer.size() > vocabulary {
+        let problem = format!("its tokenizer has {} tokens, the model {vocabulary}", tokenizer.size());
+        return Err(Error::Data { path: folder.into(), problem });
+    }
+    let lessons = super::Lessons::open(config, data, &tokenizer)?;
+    let fingerprint = lessons.fingerprint();
+    Ok(Subject { source: Box::new(lessons), vocabulary: None, fingerprint })
+}
+
+#[cfg(not(feature = "hub"))]
+fn lessons(_: &Config, _: &Path) -> Result<Subject> {
+    Err(Error::Config("model: this program was built without the feature hub, which reads tokenizers".into()))
+}
+
 impl Config {
     /// Sizes of the model that such a run trains.
-    pub fn sizes(&self, subject: &Subject) -> ModelConfig {
-        self.model(subject.vocabulary.as_ref().map_or(1, Vocabulary::size))
+    pub fn sizes(&self, subject: &Subject) -> Result<ModelConfig> {
+        match &self.model {
+            Some(folder) => hub::read_config(folder),
+            None => Ok(self.model(subject.vocabulary.as_ref().map_or(1, Vocabulary::size))),
+        }
     }
 
-    /// The model at the run's beginning, with its adapters: a function of the resolved configuration.
+    /// The model at the run's beginning, with its adapters: a function of the resolved configuration and the files that it
+    /// names. `vocabulary` is for a new model.
     pub fn fresh(&self, vocabulary: Option<&Vocabulary>, device: &Device) -> Result<Model> {
-        let sizes = self.model(vocabulary.map_or(1, Vocabulary::size));
-        let mut model = Model::new(&sizes, Seed(self.seed).named("model"), device)?;
+        let mut model = match (&self.model, vocabulary) {
+            (Some(folder), _) => hub::open(folder, Some(self.context), device)?,
+            (None, Some(vocabulary)) => {
+                Model::new(&self.model(vocabulary.size()), Seed(self.seed).named("model"), device)?
+            }
+            (None, None) => return Err(Error::Config("model: nothing says which model the run began with".into())),
+        };
         self.adapt(&mut model)?;
         Ok(model)
+    }
+
+    /// Of the files of the model that a run begins with, in hexadecimal.
+    pub(super) fn base_fingerprint(&self) -> Result<Option<String>> {
+        self.model.as_deref().map(hub::fingerprint).transpose()
+    }
+
+    /// Tokens that the model has positions for, if it is one of files.
+    pub(super) fn positions(&self) -> Result<Option<usize>> {
+        self.model.as_deref().map(|folder| hub::read_config(folder).map(|config| config.context)).transpose()
     }
 }

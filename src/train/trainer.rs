@@ -3,12 +3,11 @@
 use super::micro_batch::{MicroBatch, Uploaded};
 use super::replay::Replay;
 use super::state::{Interval, Progress};
-use super::{Adapter, Checkpoint, Config, Source, Subject};
+use super::{Adapter, Checkpoint, Config, Source, Subject, evaluate};
 use crate::device::Device;
 use crate::device::observe::{FirstNonFinite, observed};
 use crate::error::Result;
 use crate::lowrank::with_dropout;
-use crate::module::Module;
 use crate::nn::{Model, Pass};
 use crate::optim::{Gradients, Optimizer, Stepped};
 use crate::rng::Seed;
@@ -186,16 +185,9 @@ impl<'a> Trainer<'a> {
 
     /// Mean loss over the validation part, or its first `eval_batches`, in nats per token; on the null device, one batch and no number.
     pub fn evaluate(&self) -> Result<Option<f64>> {
-        let model = self.model.frozen();
-        let (mut sum, mut count) = (0.0, 0);
         let limit = self.config.eval_batches.unwrap_or(usize::MAX);
-        for batch in self.source.validation(self.config).take(limit) {
-            let (ids, targets) = batch.upload(&self.device);
-            let Some(loss) = self.read(&model.loss(&ids, &targets, &Pass::default()))? else { return Ok(None) };
-            sum += loss * batch.counted() as f64;
-            count += batch.counted();
-        }
-        Ok(Some(sum / count as f64))
+        let found = evaluate(&self.model, self.source.validation(self.config).take(limit))?;
+        Ok(found.map(|found| found.loss))
     }
 
     /// Ends the interval, and gives it.

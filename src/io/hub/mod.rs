@@ -76,3 +76,22 @@ fn text(path: &Path) -> Result<String> {
     ordinary(path)?.read_to_string(&mut text).map_err(Error::file(path))?;
     Ok(text)
 }
+
+/// Of a model's configuration and weights, in hexadecimal: any change of them changes it, as [`checksum`] has it.
+///
+/// [`checksum`]: crate::io::checksum
+pub fn fingerprint(folder: &Path) -> Result<String> {
+    let config = text(&folder.join(CONFIG))?;
+    let mut sums = vec![super::checksum(config.as_bytes())];
+    for (path, mut file) in Shards::open(folder)?.into_files() {
+        let mut piece = Vec::new();
+        while (&mut file).take(PIECE).read_to_end(&mut piece).map_err(Error::file(&path))? > 0 {
+            sums.push(super::checksum(&piece));
+            piece.clear();
+        }
+    }
+    Ok(format!("{:016x}", super::checksum(bytemuck::cast_slice(&sums))))
+}
+
+/// Bytes of a file that are read at a time.
+const PIECE: u64 = 1 << 20;

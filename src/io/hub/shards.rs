@@ -49,6 +49,11 @@ impl Shards {
         Ok(Shards(files.collect::<Result<_>>()?))
     }
 
+    /// The files themselves.
+    pub fn into_files(self) -> Vec<(PathBuf, File)> {
+        self.0
+    }
+
     /// Bytes of all of them.
     pub fn length(&self) -> Result<u64> {
         self.0.iter().map(|(path, file)| length(path, file).map(|bytes| bytes as u64)).sum()

@@ -1,0 +1,54 @@
+//! `adapter show|check|shrink`: what is in an adapter's folder.
+
+use crate::args::{Adapter, Look};
+use eckart::io::{hub, peft};
+use eckart::{Device, Error, Result};
+use std::process::ExitCode;
+
+pub fn run(args: &Adapter) -> Result<ExitCode> {
+    match &args.look {
+        Look::Show { adapter } => show(&peft::open(adapter)?),
+        Look::Check { adapter, model } => {
+            let model = model.as_ref().map(|folder| hub::open(folder, Some(1), &Device::null())).transpose()?;
+            let faults = peft::open(adapter)?.check(model.as_ref());
+            match faults.is_empty() {
+                true => println!("nothing is wrong with {}", adapter.display()),
+                false => {
+                    return Err(Error::Data { path: adapter.clone(), problem: faults.join("; ") });
+                }
+            }
+            Ok(())
+        }
+        Look::Shrink { adapter, rank, energy, out } => {
+            let budget = match (rank, energy) {
+                (Some(rank), None) => peft::Budget::Rank(*rank),
+                (None, Some(energy)) => peft::Budget::Energy(*energy),
+                _ => return Err(Error::Config("shrink: give either a rank or an energy".into())),
+            };
+            let shrunk = peft::open(adapter)?.shrink(budget)?;
+            shrunk.write(out)?;
+            show(&peft::open(out)?)
+        }
+    }?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One line for each layer: sizes, rank, alpha, norm of s A B, and how much of its square the leading half has.
+fn show(adapter: &peft::Adapter) -> Result<()> {
+    let layers = adapter.show()?;
+    let width = layers.iter().map(|layer| layer.module.len()).max().unwrap_or(0).max(5);
+    println!(
+        "{:width$} {:>14} {:>5} {:>9} {:>10}  energy at half the rank",
+        "layer", "in x out", "rank", "alpha", "norm"
+    );
+    for layer in &layers {
+        let [input, output] = layer.sizes;
+        let (sizes, half) = (format!("{input} x {output}"), layer.rank.div_ceil(2));
+        let (norm, energy) = (layer.norm(), 100.0 * layer.energy(half));
+        println!(
+            "{:width$} {sizes:>14} {:>5} {:>9.3} {norm:>10.4}  {energy:.1} %",
+            layer.module, layer.rank, layer.alpha
+        );
+    }
+    Ok(())
+}

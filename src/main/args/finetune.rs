@@ -1,0 +1,173 @@
+//! Flags of `finetune`.
+
+use super::read;
+use clap::{Args, ValueEnum};
+use eckart::Result;
+use eckart::train::{Adapter, Config, Method, Size, latest, previous};
+use std::path::PathBuf;
+
+/// What is trained of a model, and how.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Way {
+    /// Adapters beside frozen weights
+    Lora,
+    /// The same, with a higher learning rate for B
+    #[value(name = "lora+")]
+    LoraPlus,
+    /// Adapters, and lengths of outputs
+    Dora,
+    /// All weights, with compressed momentum
+    Flora,
+    /// All weights, columns of the gradient scaled by compressed Adam
+    Apollo,
+    /// All weights, Adam in the span of leading singular vectors
+    Galore,
+    /// All weights, AdamW
+    Full,
+}
+
+impl Way {
+    fn set(self, config: &mut Config) {
+        (config.adapter, config.optimizer) = match self {
+            Way::Lora => (Adapter::Lora, None),
+            Way::LoraPlus => (Adapter::LoraPlus, None),
+            Way::Dora => (Adapter::Dora, None),
+            Way::Flora => (Adapter::None, Some(Method::Flora)),
+            Way::Apollo => (Adapter::None, Some(Method::Apollo)),
+            Way::Galore => (Adapter::None, Some(Method::Galore)),
+            Way::Full => (Adapter::None, Some(Method::Adamw)),
+        };
+    }
+}
+
+#[derive(Args)]
+pub struct Finetune {
+    /// Folder of the model: config.json, model.safetensors, tokenizer.json
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["config", "resume"])]
+    model: Option<PathBuf>,
+    /// Folder with train.jsonl and valid.jsonl, or one file: jsonl, txt, tsv or csv
+    #[arg(long, value_name = "PATH", required_unless_present_any = ["config", "resume"])]
+    data: Option<PathBuf>,
+    /// What is trained, and how; lora unless said otherwise
+    #[arg(long)]
+    method: Option<Way>,
+    /// Settings in YAML, mlx-lm's names understood; flags override them
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder of the run; without it, the next number below `runs`
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// auto, cpu, gpu or a device's name
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
+    /// Most memory that may be held, such as 8GiB
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<Size>,
+    /// Rank of adapters, or of an optimizer's subspaces
+    #[arg(long, value_name = "R")]
+    rank: Option<usize>,
+    /// Factor on adapters, divided by their rank
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    alpha: Option<f64>,
+    /// Divide it by the rank's root instead
+    #[arg(long)]
+    rank_stabilised: bool,
+    /// Layers that get adapters: all-linear, names between commas, or a regular expression for whole paths
+    #[arg(long, value_name = "NAMES")]
+    targets: Option<String>,
+    /// Probability that training drops an element of what an adapter is given
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    adapter_dropout: Option<f64>,
+    /// How many times as fast as A the B of lora+ learns
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    lora_plus_ratio: Option<f64>,
+    /// Optimizer steps
+    #[arg(long, value_name = "N")]
+    steps: Option<u64>,
+    /// Examples in a micro-batch
+    #[arg(long, value_name = "N")]
+    batch: Option<usize>,
+    /// Micro-batches in a step
+    #[arg(long, value_name = "N")]
+    accumulate: Option<u64>,
+    /// Most tokens of an example; longer ones are cut off, and counted
+    #[arg(long, value_name = "N")]
+    max_length: Option<usize>,
+    /// Learn completions and last answers alone
+    #[arg(long)]
+    mask_prompt: bool,
+    /// Put examples one after the other into full windows instead of filling up
+    #[arg(long)]
+    pack: bool,
+    /// Keep less for backward and compute it again: less memory, more time
+    #[arg(long)]
+    recompute: bool,
+    /// Highest learning rate
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    lr: Option<f64>,
+    /// Decoupled decay of weights
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    weight_decay: Option<f64>,
+    /// What all randomness is a function of
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Steps from one line of metrics.jsonl to the next
+    #[arg(long, value_name = "N")]
+    report_every: Option<u64>,
+    /// Steps from one validation to the next
+    #[arg(long, value_name = "N")]
+    eval_every: Option<u64>,
+    /// Steps from one checkpoint to the next
+    #[arg(long, value_name = "N")]
+    save_every: Option<u64>,
+    /// Stop when so many validations in a row were no better than the best
+    #[arg(long, value_name = "N")]
+    patience: Option<u64>,
+    /// Go on from the newest checkpoint in the run's folder, with the settings it has
+    #[arg(long)]
+    pub resume: bool,
+    /// Print report.json at the end, and nothing else, to stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Finetune {
+    /// File and flags together; a run to be resumed has its settings from its checkpoint, unless a file is given.
+    pub fn settings(&self) -> Result<Config> {
+        let mut config = match (&self.config, self.resume) {
+            (Some(path), _) => read(path, Config::fine_tuning())?,
+            (None, false) => Config::fine_tuning(),
+            (None, true) => match &self.out {
+                Some(out) => previous(out)?,
+                None => previous(&latest()?)?,
+            },
+        };
+        self.apply(&mut config);
+        Ok(config)
+    }
+
+    fn apply(&self, config: &mut Config) {
+        macro_rules! set {
+            ($($field:ident),*) => {$(
+                if let Some(value) = &self.$field {
+                    config.$field = value.clone().into();
+                }
+            )*};
+        }
+        set!(model, data, out, device, memory, rank, alpha, adapter_dropout, lora_plus_ratio, steps, batch, accumulate);
+        set!(lr, weight_decay, seed, report_every, eval_every, save_every, patience);
+        if let Some(way) = self.method {
+            way.set(config);
+        }
+        if let Some(length) = self.max_length {
+            config.context = length;
+        }
+        if let Some(targets) = &self.targets {
+            config.adapter_targets = targets.split(',').map(|name| name.trim().into()).collect();
+        }
+        config.rank_stabilised |= self.rank_stabilised;
+        config.mask_prompt |= self.mask_prompt;
+        config.pack |= self.pack;
+        config.recompute |= self.recompute;
+    }
+}

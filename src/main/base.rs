@@ -1,0 +1,38 @@
+//! A model of files, its tokenizer, and adapters put on it.
+
+use clap::Args;
+use eckart::data::Tokenizer;
+use eckart::io::{hub, peft};
+use eckart::lowrank::{Keep, bake, merge};
+use eckart::nn::Model;
+use eckart::{Device, Result};
+use std::path::PathBuf;
+
+#[derive(Args)]
+pub struct Base {
+    /// Folder of the model: config.json, model.safetensors, tokenizer.json
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// Folder of an adapter: adapter_config.json, adapter_model.safetensors; more than one are added up
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Vec<PathBuf>,
+}
+
+impl Base {
+    /// The model with all adapters merged in, for at most `context` tokens.
+    pub fn open(&self, context: Option<usize>, device: &Device) -> Result<Model> {
+        let positions = hub::read_config(&self.model)?.context;
+        let context = context.map(|context| context.min(positions));
+        let mut model = hub::open(&self.model, context, device)?;
+        for folder in &self.adapter {
+            peft::open(folder)?.put_on(&mut model)?;
+            merge(&mut model, Keep::Nothing, true)?;
+            bake(&mut model);
+        }
+        Ok(model)
+    }
+
+    pub fn tokenizer(&self) -> Result<Tokenizer> {
+        Tokenizer::open(&self.model)
+    }
+}

@@ -1,0 +1,14 @@
+//! `merge`: a model with adapters made part of it.
+
+use crate::args;
+use eckart::io::hub;
+use eckart::train::tokenizer_files;
+use eckart::{Device, Result};
+use std::process::ExitCode;
+
+pub fn run(args: &args::Merge) -> Result<ExitCode> {
+    let model = args.base.open(None, &Device::cpu())?;
+    hub::save(&model, &args.out, &tokenizer_files(&args.base.model)?)?;
+    println!("{}", args.out.display());
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,84 @@
+//! What a run leaves for other programs: a model in Hugging Face's layout, or an adapter as PEFT keeps it.
+
+use super::{Adapter, Checkpoint, Config, Trained};
+use crate::error::{Error, Result};
+use crate::io::{self, Files, hub};
+use crate::lowrank::{Keep, bake, merge};
+use crate::nn::Model;
+use std::path::{Path, PathBuf};
+
+/// Files of a tokenizer, and what goes with it.
+const TOKENIZER: [&str; 9] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "chat_template.jinja",
+    "generation_config.json",
+];
+
+/// Files of a model's tokenizer, to go beside another model that has the same.
+pub fn tokenizer_files(folder: &Path) -> Result<Files> {
+    let there = TOKENIZER.into_iter().filter(|name| folder.join(name).is_file());
+    there.map(|name| Ok((name.to_string(), io::read(&folder.join(name))?))).collect()
+}
+
+impl Trained {
+    /// Writes what the run learnt, as it was best on validation, into the run's folder: `adapter` if adapters were trained
+    /// beside a model of files, else `model`, into which adapters are merged. What an earlier call wrote is replaced. Gives
+    /// the folder.
+    pub fn export(self) -> Result<PathBuf> {
+        let config = self.report.config.clone();
+        let out = config.out.clone().ok_or_else(|| Error::Config("out: the run has no folder".into()))?;
+        let mut model = self.model;
+        Checkpoint::open(&out)?.restore(&mut model)?;
+        match (&config.model, config.adapter) {
+            (Some(base), adapter) if adapter != Adapter::None => {
+                let folder = anew(&out, "adapter")?;
+                save_adapter(&model, &config, base, &folder)?;
+                Ok(folder)
+            }
+            (base, adapter) => {
+                if adapter != Adapter::None {
+                    merge(&mut model, Keep::Nothing, true)?;
+                    bake(&mut model);
+                }
+                let files = match (base, &self.vocabulary) {
+                    (Some(base), _) => tokenizer_files(base)?,
+                    (None, Some(vocabulary)) => {
+                        let text = serde_json::to_vec_pretty(&vocabulary.to_hugging_face()).expect("plain data");
+                        [("tokenizer.json".to_string(), text)].into()
+                    }
+                    (None, None) => Files::new(),
+                };
+                let folder = anew(&out, "model")?;
+                hub::save(&model, &folder, &files)?;
+                Ok(folder)
+            }
+        }
+    }
+}
+
+#[cfg(feature = "hub")]
+fn save_adapter(model: &Model, config: &Config, base: &Path, folder: &Path) -> Result<()> {
+    let base_model = Some(base.display().to_string());
+    let about = io::peft::About { base_model, rank_stabilised: config.rank_stabilised, ..Default::default() };
+    io::peft::save(model, &about, folder)
+}
+
+#[cfg(not(feature = "hub"))]
+fn save_adapter(_: &Model, _: &Config, _: &Path, _: &Path) -> Result<()> {
+    unreachable!("without the feature hub no run begins with a model of files")
+}
+
+/// A folder that is not there.
+fn anew(out: &Path, name: &str) -> Result<PathBuf> {
+    let folder = out.join(name);
+    if folder.exists() {
+        io::remove_folder(&folder)?;
+    }
+    Ok(folder)
+}
