@@ -81,6 +81,24 @@ const HOSTILE: [&str; 11] = [
     "{% set s = 'a' * 3000000 %}{% for i in range(90000) %}{% set t = s.split('a') %}{% endfor %}",
 ];
 
+/// A hundred thousand lists in one another: dropped, written, compared, hashed.
+fn deep() -> impl Iterator<Item = String> {
+    let nested = |name: &str| format!("{{% set ns.{name} = {}ns.{name}{} %}}", "[".repeat(60), "]".repeat(60));
+    let (x, y) = (nested("x"), nested("y"));
+    let uses = [
+        (x.clone(), 2000, "{{ ns.x }}"),
+        (x.clone(), 2000, "{{ {ns.x: 1} }}"),
+        (x.clone(), 2000, "{{ ns.x ~ 'a' }}"),
+        (x.clone(), 2000, "{{ ns.x | tojson }}"),
+        (x.clone(), 90_000, ""),
+        (x + &y, 1000, "{{ ns.x == ns.y }}"),
+    ];
+    let start = "{% set ns = namespace(x=[], y=[]) %}";
+    uses.into_iter().map(move |(nest, times, end)| {
+        format!("{start}{{% for i in range({times}) %}}{nest}{{% endfor %}}{end}{{{{ raise_exception('end') }}}}")
+    })
+}
+
 /// How it ended, if it ended too late or well.
 fn not_stopped(template: &str) -> Option<String> {
     let tokenizer = tokenizer(Some(template));
@@ -93,13 +111,7 @@ fn not_stopped(template: &str) -> Option<String> {
 #[test]
 fn hostile_templates_stop() {
     let mut all: Vec<String> = HOSTILE.map(str::to_owned).into();
-    // A hundred thousand lists in one another, dropped, written, compared and hashed.
-    let (open, close) = ("[".repeat(60), "]".repeat(60));
-    let wrap = format!("{{% set ns.x = {open}ns.x{close} %}}{{% set ns.y = {open}ns.y{close} %}}");
-    let deep = format!("{{% set ns = namespace(x=[], y=[]) %}}{{% for i in range(REPEAT) %}}{wrap}{{% endfor %}}");
-    for end in ["", "{{ ns.x }}", "{{ ns.x == ns.y }}", "{{ {ns.x: 1} }}", "{{ ns.x ~ 'a' }}", "{{ ns.x | tojson }}"] {
-        all.extend(["800", "90000"].map(|times| deep.replace("REPEAT", times) + end + "{{ raise_exception('end') }}"));
-    }
+    all.extend(deep());
     all.push("{%}{% generation %}".into());
     all.extend(["{{ ns.x | tojson }}", "{{ ns.x == ns.y }}"].map(|end| NESTED.to_owned() + end));
     let wrong: Vec<String> = all.iter().filter_map(|template| not_stopped(template)).collect();

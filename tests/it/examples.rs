@@ -119,6 +119,10 @@ fn errors_name_file_and_line() {
     std::fs::write(&path, b"{\"text\": \"a\"}\n{\"text\": \"\xFF\"}").unwrap();
     let message = Examples::read(&path, &tokenizer(None), reading(9)).unwrap_err().to_string();
     assert!(message.ends_with("line 2: is not UTF-8"), "{message}");
+    let plain = folder.path().join("a.txt");
+    std::fs::write(&plain, b"one\ntwo\n\xFF").unwrap();
+    let message = Examples::read(&plain, &tokenizer(None), reading(9)).unwrap_err().to_string();
+    assert!(message.ends_with("a.txt: line 3: is not UTF-8"), "{message}");
     std::fs::write(&path, "\u{FEFF}{\"text\": \"a\"}").unwrap();
     assert_eq!(Examples::read(&path, &tokenizer(None), reading(9)).unwrap().examples.len(), 1);
     let other = folder.path().join("a.parquet");

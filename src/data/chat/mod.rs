@@ -23,8 +23,9 @@ use std::time::Duration;
 /// message.
 const FUEL: u64 = 200_000;
 const FUEL_PER_MESSAGE: u64 = 2_000;
-/// Room for values nested as deeply as the fuel allows.
-const STACK: usize = 256 << 20;
+/// Bytes of stack for one of fuel: room for values nested as deeply as it allows. They are taken only where it comes to
+/// that.
+const STACK_PER_FUEL: usize = 1280;
 /// No published template takes longer than milliseconds.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -67,8 +68,9 @@ impl Template {
     ) -> Result<String, String> {
         let mut environment = self.0.as_ref().map_err(String::clone)?.clone();
         let bytes: usize = messages.iter().map(|message| message.role.len() + message.content.len()).sum();
-        // Every text may be looked at and copied a dozen times.
-        environment.set_fuel(Some(FUEL + FUEL_PER_MESSAGE * messages.len() as u64 + bytes as u64 / 4));
+        // Every text may be looked at or copied eight times.
+        let fuel = FUEL + FUEL_PER_MESSAGE * messages.len() as u64 + bytes as u64 / 8;
+        environment.set_fuel(Some(fuel));
         environment.add_function("strftime_now", move |format: &str| {
             clock::strftime(now, format).map_err(|problem| Error::new(ErrorKind::InvalidOperation, problem))
         });
@@ -76,19 +78,20 @@ impl Template {
         let given = [("messages", conversation), ("add_generation_prompt", prompt.into())];
         let none = ["tools", "documents"].map(|name| (name, Value::from(())));
         let names = names.iter().map(|(name, text)| (name.as_str(), Value::from(text.as_str())));
-        within_limits(environment, Value::from_pairs(given.into_iter().chain(none).chain(names)))
+        let context = Value::from_pairs(given.into_iter().chain(none).chain(names));
+        within_limits(environment, context, fuel as usize * STACK_PER_FUEL)
     }
 }
 
 /// Renders in a thread of its own, for the depth of its stack and for a way out.
-fn within_limits(environment: Environment<'static>, context: Value) -> Result<String, String> {
+fn within_limits(environment: Environment<'static>, context: Value, stack: usize) -> Result<String, String> {
     let (sender, receiver) = std::sync::mpsc::channel();
     let run = move || {
         let rendered = environment.get_template("chat").and_then(|template| template.render(context));
         // Nobody listens any more if it took too long.
         let _ = sender.send(rendered.map_err(|error| describe(&error)));
     };
-    let thread = std::thread::Builder::new().stack_size(STACK).spawn(run);
+    let thread = std::thread::Builder::new().stack_size(stack).spawn(run);
     thread.map_err(|error| format!("no thread to render in: {error}"))?;
     match receiver.recv_timeout(PATIENCE) {
         Ok(rendered) => rendered,
