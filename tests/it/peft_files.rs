@@ -217,7 +217,9 @@ fn damage(bytes: &mut Vec<u8>, random: &mut impl rand::Rng, text: bool) {
         return bytes.push(0);
     }
     let at = random.random_range(0..bytes.len());
-    match random.random_range(0..9) {
+    // Half of what is done to a text leaves it one.
+    let kind = if text && random.random() { random.random_range(6..8) } else { random.random_range(0..9) };
+    match kind {
         0 => bytes[at] ^= 1 << random.random_range(0..8),
         1 => bytes[at] = random.random(),
         2 => bytes.truncate(at),
