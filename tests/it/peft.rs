@@ -11,7 +11,7 @@ use std::path::PathBuf;
 const EXPECTED: &[u8] = include_bytes!("../fixtures/peft/expected.safetensors");
 
 /// All folders, and how near the logits come in double precision: PEFT computes what PiSSA leaves of a base in single.
-const CASES: [(&str, f64); 16] = [
+pub const CASES: [(&str, f64); 16] = [
     ("gpt2_dora", 1e-10),
     ("gpt2_embedding", 1e-10),
     ("gpt2_exclude", 1e-10),
