@@ -148,7 +148,7 @@ fn write_base(name: &str, folder: &Path, logits: &[f64]) {
 
 #[test]
 fn what_is_written_is_read_again_here_and_elsewhere() {
-    let scratch = tempfile::tempdir().unwrap();
+    let (scratch, copies) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let kept = std::env::var_os("ECKART_PEFT_OUT").map(PathBuf::from);
     let below = kept.clone().unwrap_or_else(|| scratch.path().into());
     if let Some(kept) = &kept {
@@ -168,7 +168,7 @@ fn what_is_written_is_read_again_here_and_elsewhere() {
         assert!(if shrunk { (1e-6..0.5).contains(&error) } else { error < 1e-11 }, "{}: {error:e}", case.name);
         write_base(case.name, folder.parent().unwrap(), &found);
         // Saved again, now as it was read, it is the same adapter.
-        let again_folder = scratch.path().join(format!("{}_again", case.name));
+        let again_folder = copies.path().join(case.name);
         adapter.write(&again_folder).unwrap();
         for name in ["adapter_config.json", "adapter_model.safetensors"] {
             assert!(std::fs::read(folder.join(name)).unwrap() == std::fs::read(again_folder.join(name)).unwrap());
