@@ -2,6 +2,8 @@
 
 mod adapt;
 mod adapted;
+#[cfg(feature = "hub")]
+mod allocations;
 mod bank;
 #[cfg(feature = "hub")]
 mod chat;

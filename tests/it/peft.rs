@@ -11,7 +11,7 @@ use std::path::PathBuf;
 const EXPECTED: &[u8] = include_bytes!("../fixtures/peft/expected.safetensors");
 
 /// All folders, and how near the logits come in double precision: PEFT computes what PiSSA leaves of a base in single.
-const CASES: [(&str, f64); 16] = [
+pub const CASES: [(&str, f64); 16] = [
     ("gpt2_dora", 1e-10),
     ("gpt2_embedding", 1e-10),
     ("gpt2_exclude", 1e-10),
@@ -231,4 +231,19 @@ fn texts_mean_layers_as_in_peft() {
         assert!(error.starts_with(problem), "{error}");
     }
     assert_eq!(gpt.config().arch, Arch::Gpt2);
+}
+
+/// A plan counts what a run holds.
+#[test]
+fn the_null_device_counts_like_the_host() {
+    for name in ["gpt2_lora", "gpt2_saved", "gpt2_dora", "gpt2_pissa", "llama_tied", "llama_rslora"] {
+        let config = base(name, DType::F32).config().clone();
+        let held = |device: &Device| {
+            let mut model = Model::new(&config, eckart::Seed(0), device).unwrap();
+            device.ledger().reset_peak();
+            adapter(name).put_on(&mut model).unwrap();
+            (device.ledger().live().total(), device.ledger().peak())
+        };
+        assert_eq!(held(&Device::null()), held(&Device::cpu()), "{name}");
+    }
 }

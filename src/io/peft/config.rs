@@ -155,7 +155,8 @@ impl Config {
         if !(0.0..1.0).contains(&self.dropout) {
             return problem(format!("lora_dropout {} is not in [0, 1)", self.dropout));
         }
-        if !matches!(self.targets, Names::List(_)) && !(self.blocks.is_empty() && self.block_names.is_empty()) {
+        let by_blocks = !self.blocks.is_empty() || !self.block_names.is_empty();
+        if by_blocks && !matches!(self.targets, Names::List(_)) {
             return problem("layers_to_transform and layers_pattern go with a list of target_modules alone".into());
         }
         Ok(())

@@ -149,6 +149,7 @@ impl Adapter {
         let mut faults = Vec::new();
         let modules: Vec<&str> = self.modules().into_iter().collect();
         let ranks = by_pattern(&self.config.ranks, &modules)?;
+        by_pattern(&self.config.alphas, &modules)?;
         for (module, rank) in modules.into_iter().zip(ranks) {
             let rank = rank.unwrap_or(self.config.rank);
             let [a, b, lengths] = keys(module, self.is_embedding(module));

@@ -2,7 +2,7 @@
 
 use super::config::Config;
 use crate::error::{Error, Result};
-use regex::{Regex, RegexBuilder};
+use regex::bytes::{Regex, RegexBuilder};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -10,7 +10,10 @@ use std::collections::BTreeSet;
 const ALL_LINEAR: &str = "all-linear";
 
 /// Bytes that a compiled expression may take, and the tables that matching fills.
-const COMPILED: usize = 1 << 18;
+const COMPILED: usize = 1 << 17;
+
+/// Bytes of an expression: those that it is read from take some hundred each.
+const LONGEST: usize = 4096;
 
 /// Pairs of a pattern and a module that are compared.
 const MOST_MATCHES: usize = 1 << 26;
@@ -26,16 +29,36 @@ pub enum Names {
     Pattern(String),
 }
 
-/// An expression of Python's. Look-around and references to groups do not exist here, which makes every match take time
-/// in proportion to the text.
+/// An expression of Python's, for names of letters that ASCII has: classes are small then. Look-around and references to
+/// groups do not exist here, which makes every match take time in proportion to the text.
 pub(super) fn compile(pattern: &str) -> Result<Regex> {
-    let mut builder = RegexBuilder::new(pattern);
-    builder.size_limit(COMPILED).dfa_size_limit(COMPILED).nest_limit(64);
+    if pattern.len() > LONGEST {
+        let (begin, length) = (excerpt(pattern), pattern.len());
+        let problem = format!("regular expression {begin:?}… has {length} bytes, at most {LONGEST} are read");
+        return Err(Error::Config(format!("{problem}: name the modules in a list")));
+    }
+    let mut builder = RegexBuilder::new(&flat(pattern));
+    builder.unicode(false).size_limit(COMPILED).dfa_size_limit(COMPILED).nest_limit(64);
     builder.build().map_err(|error| {
         let reason = error.to_string();
         let last = reason.lines().last().unwrap_or_default().trim().to_string();
         Error::Config(format!("regular expression {:?}: {last}", excerpt(pattern)))
     })
+}
+
+/// The same with classes that mean what they do in Python, where they neither nest nor intersect.
+fn flat(pattern: &str) -> String {
+    let mut text = String::with_capacity(pattern.len());
+    let (mut class, mut escaped) = (false, false);
+    for c in pattern.chars() {
+        if class && !escaped && "[&~".contains(c) {
+            text.push('\\');
+        }
+        text.push(c);
+        class = if escaped { class } else { class && c != ']' || !class && c == '[' };
+        escaped = c == '\\' && !escaped;
+    }
+    text
 }
 
 /// The beginning of a text that may be long.
@@ -132,7 +155,7 @@ pub(super) fn named(names: &Names, all: &[Candidate<'_>]) -> Result<Vec<bool>> {
         Names::List(names) => all.iter().map(|one| names.iter().any(|name| ends(one.module, name))).collect(),
         Names::Pattern(pattern) => {
             let expression = whole(pattern)?;
-            all.iter().map(|candidate| expression.is_match(candidate.module)).collect()
+            all.iter().map(|candidate| expression.is_match(candidate.module.as_bytes())).collect()
         }
     })
 }
@@ -143,7 +166,7 @@ fn inside(names: &[String], all: &[Candidate<'_>]) -> Result<Vec<bool>> {
     for name in names {
         compile(name)?;
         let expression = compile(&format!(r"\A(?:.*\.)?(?:{name})(?:\..*)?\z"))?;
-        all.iter().zip(&mut found).for_each(|(one, found)| *found |= expression.is_match(one.module));
+        all.iter().zip(&mut found).for_each(|(one, found)| *found |= expression.is_match(one.module.as_bytes()));
     }
     Ok(found)
 }
@@ -158,7 +181,10 @@ fn blocks(config: &Config, all: &[Candidate<'_>]) -> Result<Vec<Option<usize>>> 
     if expressions.is_empty() {
         expressions.push(compile(r"\A.*?\.[^.]*\.(?P<block>\d+)\.")?);
     }
-    let number = |module: &str| expressions.iter().find_map(|one| one.captures(module))?["block"].parse().ok();
+    let number = |module: &str| {
+        let found = expressions.iter().find_map(|one| one.captures(module.as_bytes()))?;
+        std::str::from_utf8(&found["block"]).ok()?.parse().ok()
+    };
     Ok(all.iter().map(|one| number(one.module)).collect())
 }
 
@@ -174,7 +200,7 @@ pub(super) fn by_pattern<T: Copy>(patterns: &[(String, T)], modules: &[&str]) ->
         compile(pattern)?;
         let expression = compile(&format!(r"\A(?:.*\.)?(?:{pattern})\z"))?;
         for (module, found) in modules.iter().zip(&mut found) {
-            if found.is_none() && expression.is_match(module) {
+            if found.is_none() && expression.is_match(module.as_bytes()) {
                 *found = Some(*value);
             }
         }
@@ -230,6 +256,29 @@ mod tests {
             let found = by_pattern(&[(exactly(module), 0)], &MODULES).unwrap();
             assert!((0..MODULES.len()).all(|j| found[j].is_some() == (i == j)), "{module}");
         }
+    }
+
+    #[test]
+    fn classes_are_those_of_python() {
+        let means = |pattern: &str, text: &str| whole(pattern).unwrap().is_match(text.as_bytes());
+        assert!(means("[[a]b", "[b") && means("[[a]b", "ab") && means("[a&&b]", "&") && means("[a&&b]", "a"));
+        assert!(means(r"[\]a]+", "]a") && means(r"\[a]", "[a]") && means(r"[q-v]_proj", "r_proj"));
+        assert!(!means("[^[]", "[") && means(r"\\[[]", r"\["));
+    }
+
+    /// As long as those that trainers write for models of several parts.
+    #[test]
+    fn long_expressions_fit() {
+        let part = |block: &str| {
+            format!(
+                r"(?:.*?(?:language|text).*?(?:self_attn|attention|attn|mlp|feed_forward|ffn|dense).*?
+                (?:q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj).*?)|(?:\b{block}\.layers\.[\d]{{1,}}\.
+                (?:self_attn|attention|attn|mlp)\.(?:(?:q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)))"
+            )
+        };
+        let text = ["model", "model.language_model", "decoder"].map(part).join("|").replace(['\n', ' '], "");
+        assert!(whole(&text).unwrap().is_match(b"model.layers.17.self_attn.q_proj"), "{text}");
+        assert!(!whole(&text).unwrap().is_match(b"model.layers.x.self_attn.q_proj"));
     }
 
     #[test]
