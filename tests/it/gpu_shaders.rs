@@ -8,6 +8,7 @@ use eckart::nn::{Arch, Model, ModelConfig, Pass};
 use eckart::ops::dropout::Mask;
 use eckart::ops::matmul::{Family, gpu_product};
 use eckart::ops::project::{Entries, Random};
+use eckart::ops::quantised::{Format, Packed, Product};
 use eckart::ops::samples;
 use eckart::optim::{Adam, Gradients, Group, Momentum, Numbers, Optimizer};
 use eckart::{DType, Device, Module, Seed, Spec, Tensor};
@@ -105,6 +106,24 @@ fn run_projections(device: &Device) {
     }
 }
 
+/// Matrices in fewer bits: every tile, and parts of long sums, with columns in whole fours and not.
+fn run_quantised(device: &Device) {
+    let zeros = |dtype, shape: &[usize]| Tensor::zeros(shape, dtype, device).contiguous();
+    for packed in Format::ALL.into_iter().flat_map(|format| {
+        [[64, 64], [2048, 1024], [1023, 2047]].map(|[rows, columns]| Packed { format, rows, columns })
+    }) {
+        let codes = zeros(DType::U32, &[packed.words()]);
+        let scales = zeros(DType::F32, &[packed.scales()]);
+        for m in [1, 9, 17, 33, 1000] {
+            for transposed in [false, true] {
+                let [k, n] = if transposed { [packed.columns, packed.rows] } else { [packed.rows, packed.columns] };
+                let ins = [&zeros(DType::F32, &[m, k]), &codes, &scales, &zeros(DType::F32, &[n])];
+                Tensor::apply(Product { packed, transposed }, &ins);
+            }
+        }
+    }
+}
+
 /// Adapters per example, with sides on either side of a tile's.
 fn run_adapters(device: &Device) {
     let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, device).contiguous();
@@ -119,6 +138,7 @@ fn run_adapters(device: &Device) {
 fn kernels() -> BTreeSet<KernelKey> {
     let device = Device::null_gpu();
     run_adapters(&device);
+    run_quantised(&device);
     run_samples(&device);
     run_models(&device);
     run_products(&device);

@@ -30,6 +30,8 @@ mod gpu_ops;
 #[cfg(feature = "gpu")]
 mod gpu_project;
 #[cfg(feature = "gpu")]
+mod gpu_quantised;
+#[cfg(feature = "gpu")]
 mod gpu_rows;
 #[cfg(feature = "gpu")]
 mod gpu_shaders;
@@ -47,6 +49,8 @@ mod methods;
 mod ops;
 mod plan;
 mod project;
+mod qlora;
+mod quantised;
 mod refusals;
 mod resume;
 mod second_order;
