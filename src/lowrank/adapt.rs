@@ -108,7 +108,7 @@ impl AdapterConfig {
         }
         let dense = map.get::<Dense>();
         if self.dora && !dora::fits(map) {
-            return problem("its base is not a dense matrix, or one in fewer bits, whose norms DoRA needs".into());
+            return problem("its base is not a dense matrix, whose norms DoRA needs".into());
         }
         let (dtype, device) = kind(map);
         let scale = self.scale(rank, alpha);

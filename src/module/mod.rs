@@ -6,7 +6,7 @@ mod parameter;
 pub use linear_map::{Dense, LinearMap, Map};
 pub use parameter::Parameter;
 
-use crate::device::{Device, Tag, tagged};
+use crate::device::{Device, Spec, Tag, tagged};
 use crate::tensor::Tensor;
 
 /// Something with parameters, each at a path such as `h.0.attn.c_attn.weight`.
@@ -46,7 +46,7 @@ pub trait Module {
         Self: Clone,
     {
         let mut shell = self.clone();
-        let empty = |t: &Tensor| Tensor::zeros([0], t.dtype(), t.device());
+        let empty = |t: &Tensor| Tensor::from_array(t.device().alloc(Spec::new(t.dtype(), [0])));
         let nothing: Vec<Tensor> = shell.parameters().iter().map(|(_, p)| empty(p.tensor())).collect();
         shell.bind(&nothing);
         shell
