@@ -1,5 +1,6 @@
 //! What the whole crate promises, one file for each theme.
 
+mod adam_8bit;
 mod adapt;
 mod adapted;
 mod bank;
