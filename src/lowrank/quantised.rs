@@ -162,6 +162,19 @@ fn walk(
 ///
 /// Fails, with nothing changed, on a name that means no layer, a layer that is not dense, and numbers that are not finite
 /// or too large for the format; errors name the layer.
+///
+/// ```
+/// # use eckart::lowrank::{ALL_LINEAR, AdapterConfig, adapt, quantise};
+/// # use eckart::nn::{Arch, Model, ModelConfig};
+/// # use eckart::{Device, Seed, Tag, ops::quantised::Format};
+/// let device = Device::cpu();
+/// let mut model = Model::new(&ModelConfig::new(Arch::Gpt2, 65, 64, 2, 4, 128), Seed(0), &device)?;
+/// let before = device.ledger().live()[Tag::Weights];
+/// quantise(&mut model, Format::Nf4, &[ALL_LINEAR])?;
+/// assert!(device.ledger().live()[Tag::Weights] < before / 4);
+/// adapt(&mut model, &AdapterConfig::default(), Seed(1))?; // What trains from here on.
+/// # Ok::<(), eckart::Error>(())
+/// ```
 pub fn quantise(model: &mut dyn Module, format: Format, names: &[&str]) -> Result<Vec<String>> {
     let meant = chosen(model, names)?;
     let paths = meant.iter().cloned().collect();

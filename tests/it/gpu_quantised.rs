@@ -122,6 +122,16 @@ fn storages_too_large_to_bind_are_cut() {
     }
 }
 
+/// With parts of long sums as scratch, and without.
+#[test]
+fn a_plan_counts_what_a_gpu_takes() {
+    let Some(device) = gpu::device() else { return };
+    for (format, rows, side) in [(Format::Nf4, 5, 1024), (Format::Int8, 40, 512), (Format::F16, 300, 96)] {
+        let peak = |device: &Device| crate::qlora::peak(device, rows, [side, side + 64], Some(format), None);
+        assert_eq!(peak(&device), peak(&Device::null_gpu()), "{format} {rows} {side}");
+    }
+}
+
 #[test]
 fn a_gpu_learns_what_the_host_learns() {
     let Some(device) = gpu::device() else { return };

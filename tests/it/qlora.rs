@@ -120,7 +120,7 @@ fn weights_take_what_their_bits_take() {
 }
 
 /// Most bytes of a forward and backward pass beyond the weights, x being kept and its gradient wanted.
-fn peak(device: &Device, rows: usize, sides: [usize; 2], format: Option<Format>, rank: Option<usize>) -> u64 {
+pub fn peak(device: &Device, rows: usize, sides: [usize; 2], format: Option<Format>, rank: Option<usize>) -> u64 {
     let mut net = layer(sides, true, device);
     if let Some(format) = format {
         quantise(&mut net, format, &["layer"]).unwrap();

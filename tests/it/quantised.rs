@@ -42,7 +42,7 @@ fn code(codes: &[u32], format: Format, e: usize) -> u32 {
         Format::Int8 => codes[e / 4] >> (8 * (e % 4)) & 255,
         _ => {
             let byte = codes[e / 8] >> (8 * (e / 2 % 4)) & 255;
-            if e % 2 == 0 { byte >> 4 } else { byte & 15 }
+            if e.is_multiple_of(2) { byte >> 4 } else { byte & 15 }
         }
     }
 }
