@@ -188,8 +188,11 @@ fn stored(packed: Packed) -> [Input; 2] {
 }
 
 pub(super) fn samples() -> Vec<Sample> {
-    let sizes = [[5, 7], [12, 20]];
-    let each = Format::ALL.into_iter().flat_map(|format| sizes.map(|[rows, columns]| Packed { format, rows, columns }));
+    // In whole words and blocks, and not.
+    let (odd, even) = ([5, 7], [12, 20]);
+    let sizes =
+        [(Format::F16, odd), (Format::BF16, even), (Format::Int8, even), (Format::Nf4, odd), (Format::Nf4, even)];
+    let each = sizes.into_iter().map(|(format, [rows, columns])| Packed { format, rows, columns });
     let products = each.clone().flat_map(|packed| [false, true].map(|transposed| Product { packed, transposed }));
     let product = |product: Product| {
         let [inputs, outputs] = product.sizes();
