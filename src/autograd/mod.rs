@@ -95,8 +95,9 @@ impl Saves {
         Saves { output: true, ..self }
     }
 
+    /// Of the operands beyond the 32nd, which checkpointed segments have, all or none.
     pub(crate) fn input(&self, i: usize) -> bool {
-        self.inputs >> i & 1 == 1
+        self.inputs.checked_shr(i as u32).map_or(self.inputs == u32::MAX, |rest| rest & 1 == 1)
     }
 }
 

@@ -1,11 +1,11 @@
 //! Putting adapters on a model.
 
 use super::names::{ALL_LINEAR, Place, check, places};
+use super::quantised::kind;
 use super::start::{Factors, Site, Start};
 use super::{Lora, dora};
 use crate::autograd::apply_onto;
-use crate::device::{Device, Tag, tagged};
-use crate::dtype::DType;
+use crate::device::{Tag, tagged};
 use crate::error::{Error, Result};
 use crate::module::{Dense, LinearMap, Module, Parameter, Path};
 use crate::ops::linear::Linear;
@@ -107,7 +107,7 @@ impl AdapterConfig {
             return problem(format!("alpha {alpha}: give a positive number"));
         }
         let dense = map.get::<Dense>();
-        if self.dora && dense.is_none() {
+        if self.dora && !dora::fits(map) {
             return problem("its base is not a dense matrix, whose norms DoRA needs".into());
         }
         let (dtype, device) = kind(map);
@@ -116,13 +116,6 @@ impl AdapterConfig {
         let site = Site { path, sizes, embedding, dense, rank, scale, dtype, device, seed };
         Ok(Adapter { factors: self.start.factors(&site)?, scale })
     }
-}
-
-/// Type and device of a map's parameters.
-pub(super) fn kind(map: &LinearMap) -> (DType, Device) {
-    let parameters = map.parameters();
-    let first = parameters.first().expect("a map has parameters").1.tensor().clone();
-    (first.dtype(), first.device().clone())
 }
 
 /// What will be put beside a map.
@@ -175,7 +168,7 @@ pub(super) fn freeze_base(model: &mut dyn Module) {
 /// paths. What adapters begin as is a function of the seed and the layer's path.
 ///
 /// Fails, with nothing changed, on a name that means no layer, a rank that a layer cannot have, an alpha that is no
-/// positive number, a layer that has an adapter already, where a start or DoRA needs a dense base that is not there, and
+/// positive number, a layer that has an adapter already, where a start or DoRA needs a base of another kind, and
 /// on a dropout outside [0, 1). Errors of one layer name it.
 pub fn adapt(model: &mut dyn Module, config: &AdapterConfig, seed: Seed) -> Result<Vec<String>> {
     if !(0.0..1.0).contains(&config.dropout) {

@@ -1,6 +1,7 @@
 //! Putting adapters on a model that are there already.
 
-use super::adapt::{freeze_base, kind, plus};
+use super::adapt::{freeze_base, plus};
+use super::quantised::kind;
 use super::start::{Site, Start};
 use super::{Lora, names};
 use crate::error::{Error, Result};

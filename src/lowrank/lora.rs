@@ -128,13 +128,17 @@ impl Lora {
 
     /// `f ∘ (x W + s drop(x) A B)`, of which backward computes again what would be kept.
     fn scaled_beside(&self, x: &Tensor, factor: &Tensor) -> Tensor {
-        let base = self.base.get::<Dense>().expect("only dense maps get lengths of their own");
-        let (product, narrow) = (Linear { transposed: base.transposed }, self.narrow(AS_STORED));
+        let (base, narrow) = (self.base.hollow(), self.narrow(AS_STORED));
+        let weights: Vec<Tensor> = self.base.parameters().into_iter().map(|(_, p)| p.tensor().clone()).collect();
         let segment = move |ins: &[Tensor]| {
-            let h = narrow.apply(&ins[0], &ins[2]);
-            apply_onto(Arc::new(AS_STORED), &[&h, &ins[3]], Tensor::apply(product, &[&ins[0], &ins[1]])) * &ins[4]
+            let mut base = base.clone();
+            base.bind(&ins[4..]);
+            let h = narrow.apply(&ins[0], &ins[1]);
+            apply_onto(Arc::new(AS_STORED), &[&h, &ins[2]], base.apply(&ins[0], None)) * &ins[3]
         };
-        checkpoint(segment, &[x, base.weight.tensor(), self.a.tensor(), self.b.tensor(), factor])
+        let mut ins = vec![x, self.a.tensor(), self.b.tensor(), factor];
+        ins.extend(&weights);
+        checkpoint(segment, &ins)
     }
 
     /// Rows times that, if outputs have lengths of their own.

@@ -1,7 +1,9 @@
 //! Which adapter each example of a batch has, and how layers come to have several.
 
+use super::quantised::kind;
 use super::{Bank, Hadamard, names};
 use crate::device::{Device, Tag, tagged};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::module::{LinearMap, Module, Path};
 use crate::rng::Seed;
@@ -127,25 +129,24 @@ impl Plan<'_> {
 /// Numbers uniform in ±`bound`, [n, ..shape]: for each of `n` adapters a function of the seed and its own number alone. In
 /// the type and on the device of the map's parameters.
 pub(super) fn random(map: &LinearMap, n: usize, shape: [usize; 2], bound: f64, seed: Seed) -> Tensor {
-    let like = map.parameters().remove(0).1.tensor().detach();
+    let like = kind(map);
     let adapter = |i: usize| {
         let mut stream = seed.fold(i as u64).stream();
         (0..shape[0] * shape[1]).map(move |_| ((2.0 * stream.random::<f64>() - 1.0) * bound) as f32)
     };
-    let values = match like.device().computes() {
+    let values = match like.1.computes() {
         true => (0..n).flat_map(adapter).collect(),
         // A plan does not wait for numbers that nobody reads.
         false => vec![0.0; n * shape[0] * shape[1]],
     };
-    filled(&like, values, [n, shape[0], shape[1]])
+    filled(like, values, [n, shape[0], shape[1]])
 }
 
 /// Zeros in a storage of their own, of the type and on the device of the map's parameters.
 pub(super) fn zeros(map: &LinearMap, shape: [usize; 3]) -> Tensor {
-    let like = map.parameters().remove(0).1.tensor().detach();
-    filled(&like, vec![0.0; shape.iter().product()], shape)
+    filled(kind(map), vec![0.0; shape.iter().product()], shape)
 }
 
-fn filled(like: &Tensor, values: Vec<f32>, shape: [usize; 3]) -> Tensor {
-    tagged(Tag::Weights, || Tensor::new(&values, shape, like.device()).cast(like.dtype()))
+fn filled((dtype, device): (DType, Device), values: Vec<f32>, shape: [usize; 3]) -> Tensor {
+    tagged(Tag::Weights, || Tensor::new(&values, shape, &device).cast(dtype))
 }

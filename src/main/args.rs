@@ -255,7 +255,7 @@ pub struct Settings {
     /// Size of the residual stream
     #[arg(long, value_name = "N")]
     width: Option<usize>,
-    /// adamw, sgd, adafactor, flora, apollo, apollo-mini, galore or compressed-adam
+    /// adamw, adamw8bit, sgd, adafactor, flora, apollo, apollo-mini, galore or compressed-adam
     #[arg(long, value_parser = word::<Method>)]
     optimizer: Option<Method>,
     /// What is trained: none for the whole model, lora, lora+ or dora

@@ -47,7 +47,7 @@ pub trait Module {
         Self: Clone,
     {
         let mut shell = self.clone();
-        let empty = |t: &Tensor| Tensor::zeros([0], t.dtype(), t.device());
+        let empty = |t: &Tensor| Tensor::from_array(t.device().alloc(Spec::new(t.dtype(), [0])));
         let nothing: Vec<Tensor> = shell.parameters().iter().map(|(_, p)| empty(p.tensor())).collect();
         shell.bind(&nothing);
         shell

@@ -65,11 +65,13 @@ impl Model {
         self.parameters()[0].1.tensor().device().clone()
     }
 
-    /// The same model with weights of another type: f64 is for proofs.
+    /// The same model with weights of another type: f64 is for proofs. Codes stay words.
     pub fn cast(mut self, dtype: DType) -> Model {
         self.visit_mut(&Path::root(), &mut |_, parameter| {
-            let value = parameter.tensor().detach().cast(dtype);
-            parameter.set(value);
+            if parameter.tensor().dtype() != DType::U32 {
+                let value = parameter.tensor().detach().cast(dtype);
+                parameter.set(value);
+            }
         });
         let device = self.device();
         if let Model::Llama(model, config) = &mut self {

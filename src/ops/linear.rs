@@ -89,7 +89,7 @@ impl Op for Linear {
 }
 
 /// Adds the bias to every row of `y`.
-fn add_row<T: Float>(bias: &[T], y: &mut Array) {
+pub(super) fn add_row<T: Float>(bias: &[T], y: &mut Array) {
     cpu::rows(y.slice_mut::<T>(), bias.len(), |_, rows| {
         for row in rows.chunks_exact_mut(bias.len()) {
             row.iter_mut().zip(bias).for_each(|(y, b)| *y += *b);

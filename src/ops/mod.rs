@@ -20,6 +20,7 @@ pub mod matmul;
 pub mod movement;
 pub mod norm;
 pub mod project;
+pub mod quantised;
 pub mod reduce;
 pub mod rotary;
 mod rows;
@@ -126,6 +127,7 @@ pub fn samples() -> Vec<Sample> {
         movement::samples(),
         norm::samples(),
         project::samples(),
+        quantised::samples(),
         reduce::samples(),
         rotary::samples(),
         softmax::samples(),

@@ -93,7 +93,7 @@ fn pieces<const N: usize, T>(arrays: [&mut [T]; N]) -> impl Iterator<Item = [&mu
 }
 
 /// Adam's constants at one step.
-struct Formula<T> {
+pub(super) struct Formula<T> {
     decays: [T; 2],
     shares: [T; 2],
     /// Corrections of both means for their start at zero: the first's, and the root of the second's.
@@ -104,7 +104,7 @@ struct Formula<T> {
 }
 
 impl<T: Float> Formula<T> {
-    fn new(adam: &Adam, step: u64, factor: f64) -> Self {
+    pub fn new(adam: &Adam, step: u64, factor: f64) -> Self {
         let t = step as i32 + 1;
         let betas = [adam.beta1, adam.beta2];
         let [first, second] = betas.map(|beta| 1.0 / (1.0 - beta.powi(t)));
@@ -119,7 +119,7 @@ impl<T: Float> Formula<T> {
 
     /// The update of one number; moves its means.
     #[inline(always)]
-    fn update(&self, g: T, m: &mut T, v: &mut T) -> T {
+    pub fn update(&self, g: T, m: &mut T, v: &mut T) -> T {
         let scaled = g * self.factor;
         *m = self.decays[0] * *m + self.shares[0] * scaled;
         *v = self.decays[1] * *v + self.shares[1] * scaled * scaled;

@@ -22,7 +22,7 @@ pub struct Numbers {
     /// Rate, clip (0 for none).
     given: Array,
     /// Norm, loss, skip, taken, factor and two bias corrections, as bits.
-    found: Array,
+    pub(super) found: Array,
 }
 
 /// What a step came to, read back.
@@ -179,7 +179,7 @@ impl Adam {
         kernel.read(&numbers.given).read(&numbers.found).run(groups);
     }
 
-    fn decays_of<'a>(&self, kernel: Kernel<'a>) -> Kernel<'a> {
+    pub(super) fn decays_of<'a>(&self, kernel: Kernel<'a>) -> Kernel<'a> {
         let kernel = kernel.float(self.beta1).float(self.beta2);
         kernel.float(1.0 - self.beta1).float(1.0 - self.beta2).float(self.epsilon)
     }

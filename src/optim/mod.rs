@@ -2,6 +2,8 @@
 
 mod adafactor;
 mod adam;
+mod adam_8bit;
+mod dynamic;
 mod gpu;
 mod gradients;
 mod momentum;
@@ -12,6 +14,7 @@ mod turn;
 
 pub use adafactor::{ClipRms, Factored, Mean, ScaleByWeight, adafactor};
 pub use adam::Adam;
+pub use adam_8bit::Adam8bit;
 pub use gpu::{Found, Numbers};
 pub use gradients::{Gradients, Held};
 pub use momentum::Momentum;
@@ -22,8 +25,9 @@ pub use turn::Turn;
 
 use crate::device::observe::{self, Stage};
 use crate::device::{Array, Device, Tag, tagged};
+use crate::dtype::Element;
+use crate::element;
 use crate::error::{Error, Result};
-use crate::float;
 use crate::module::{Module, Path};
 use crate::ops::project::{Entries, Random};
 use crate::rng::Seed;
@@ -169,7 +173,7 @@ impl Optimizer {
     }
 
     /// Fits the state to parameters whose shape changed, such as those of adapters of another rank: in those that grew it
-    /// stays, with zeros for what is new; in those that shrank it begins anew.
+    /// stays, with zeros for what is new; in those that shrank, and where it is stored in eight bits, it begins anew.
     pub fn resize(&mut self, model: &dyn Module) {
         model.visit(&Path::root(), &mut |path, parameter| {
             let (path, spec) = (path.to_string(), parameter.tensor().spec());
@@ -300,7 +304,7 @@ impl State {
         let zero = |(_, spec): &Slot| {
             let mut array = tagged(Tag::Optimizer, || device.alloc(*spec));
             if device.computes() {
-                float!(spec.dtype, T => array.fill(0.0 as T));
+                element!(spec.dtype, T => array.fill(<T as Element>::from_f64(0.0)));
             }
             array
         };
@@ -311,6 +315,10 @@ impl State {
     /// Becomes that of a parameter of another shape.
     fn fit(&mut self, slots: &[Slot], device: &Device) {
         let old = std::mem::replace(self, State::zero(slots, self.seed, device));
+        // Where codes lie depends on all sizes.
+        if slots.iter().any(|(_, spec)| !spec.dtype.computes()) {
+            return;
+        }
         let named = old.names.into_iter().zip(old.arrays);
         for (name, old) in named {
             if let Some(i) = self.names.iter().position(|new| *new == name) {

@@ -6,7 +6,7 @@ use crate::lowrank::{ALL, ALL_LINEAR, Lift, Projection, Subspaces, Transfer, oth
 use crate::lowrank::{apollo, apollo_mini, compressed_adam, flora, galore};
 use crate::module::Module;
 use crate::ops::project::Entries;
-use crate::optim::{Accumulation, Adam, Momentum, Optimizer, Takes, adafactor};
+use crate::optim::{Accumulation, Adam, Adam8bit, Momentum, Optimizer, Takes, adafactor};
 use crate::rng::Seed;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 pub enum Method {
     /// Adam with decoupled weight decay (Loshchilov & Hutter 2019).
     Adamw,
+    /// The same with its state in eight bits (Dettmers et al. 2022).
+    Adamw8bit,
     /// Stochastic gradient descent with momentum.
     Sgd,
     /// Adafactor (Shazeer & Stern 2018), without momentum unless `momentum` is given.
@@ -54,8 +56,9 @@ pub struct Defaults {
 
 impl Method {
     /// All of them.
-    pub const ALL: [Method; 8] = [
+    pub const ALL: [Method; 9] = [
         Method::Adamw,
+        Method::Adamw8bit,
         Method::Sgd,
         Method::Adafactor,
         Method::Flora,
@@ -78,7 +81,7 @@ impl Method {
             lift: Lift::Within,
         };
         match self {
-            Method::Adamw => usual,
+            Method::Adamw | Method::Adamw8bit => usual,
             Method::Sgd => Defaults { lr: 0.1, momentum: 0.9, ..usual },
             Method::Adafactor => Defaults { lr: 3e-3, ..usual },
             Method::Flora => Defaults { lr: 3e-3, momentum: 0.9, transfer: Transfer::Reset, ..usual },
@@ -93,7 +96,7 @@ impl Method {
 
     /// Whether its state lives in subspaces.
     pub fn is_low_rank(self) -> bool {
-        !matches!(self, Method::Adamw | Method::Sgd | Method::Adafactor)
+        !matches!(self, Method::Adamw | Method::Adamw8bit | Method::Sgd | Method::Adafactor)
     }
 }
 
@@ -109,6 +112,7 @@ impl Config {
         let subspaces = self.subspaces();
         let optimizer = match self.method() {
             Method::Adamw => Optimizer::new(adam, groups),
+            Method::Adamw8bit => Optimizer::new(Adam8bit(adam), groups),
             Method::Sgd => Optimizer::new(Momentum { beta: momentum }, groups),
             Method::Adafactor => Optimizer::new(adafactor(momentum, self.scale_parameter), groups),
             Method::Flora => Optimizer::new(flora(subspaces, momentum, lift, self.scale_parameter), groups),

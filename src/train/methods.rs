@@ -26,8 +26,9 @@ pub struct Variant {
 }
 
 /// Every way to train, the dense ones first.
-pub const VARIANTS: [Variant; 12] = [
+pub const VARIANTS: [Variant; 13] = [
     dense("adamw", |config| config.optimizer = Some(Method::Adamw)),
+    dense("adamw8bit", |config| config.optimizer = Some(Method::Adamw8bit)),
     dense("sgd", |config| config.optimizer = Some(Method::Sgd)),
     dense("adafactor", |config| config.optimizer = Some(Method::Adafactor)),
     dense("adafactor, momentum", |config| {

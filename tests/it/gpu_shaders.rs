@@ -8,8 +8,9 @@ use eckart::nn::{Arch, Model, ModelConfig, Pass};
 use eckart::ops::dropout::Mask;
 use eckart::ops::matmul::{Family, gpu_product};
 use eckart::ops::project::{Entries, Random};
+use eckart::ops::quantised::{Format, Packed, Product};
 use eckart::ops::samples;
-use eckart::optim::{Adam, Gradients, Group, Momentum, Numbers, Optimizer};
+use eckart::optim::{Adam, Adam8bit, Chain, Gradients, Group, Momentum, Numbers, Optimizer, Transform};
 use eckart::{DType, Device, Module, Seed, Spec, Tensor};
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
@@ -56,6 +57,7 @@ fn run_models(device: &Device) {
             for adam in [true, false] {
                 let groups = Group::decay_matrices(0.1);
                 let mut optimizer = match adam {
+                    true if dropout.is_some() => Optimizer::new(Adam8bit::default(), groups),
                     true => Optimizer::new(Adam::default(), groups),
                     false => Optimizer::new(Momentum { beta: if dropout.is_some() { 0.0 } else { 0.9 } }, groups),
                 };
@@ -105,6 +107,35 @@ fn run_projections(device: &Device) {
     }
 }
 
+/// Matrices in fewer bits: every tile, and parts of long sums, with columns in whole fours and not.
+fn run_quantised(device: &Device) {
+    let zeros = |dtype, shape: &[usize]| Tensor::zeros(shape, dtype, device).contiguous();
+    for packed in Format::ALL.into_iter().flat_map(|format| {
+        [[64, 64], [2048, 1024], [1023, 2047]].map(|[rows, columns]| Packed { format, rows, columns })
+    }) {
+        let codes = zeros(DType::U32, &[packed.words()]);
+        let scales = zeros(DType::F32, &[packed.scales()]);
+        for m in [1, 9, 17, 33, 1000] {
+            for transposed in [false, true] {
+                let [k, n] = if transposed { [packed.columns, packed.rows] } else { [packed.rows, packed.columns] };
+                let ins = [&zeros(DType::F32, &[m, k]), &codes, &scales, &zeros(DType::F32, &[n])];
+                Tensor::apply(Product { packed, transposed }, &ins);
+            }
+        }
+    }
+}
+
+/// Eight bits as a link of a chain, whose gradient has been scaled.
+fn run_chain(device: &Device) {
+    let mut model = Model::new(&ModelConfig::new(Arch::Gpt2, 65, 64, 1, 4, 64), Seed(0), device).unwrap();
+    let links: Vec<Box<dyn Transform>> = vec![Box::new(Momentum { beta: 0.0 }), Box::new(Adam8bit::default())];
+    let mut optimizer = Optimizer::new(Chain(links), Vec::new());
+    let ids = Tensor::new(&[0_u32; 64], [1, 64], device);
+    let mut gradients = Gradients::new();
+    gradients.add(model.loss(&ids, &ids, &Pass::default()));
+    optimizer.record(&mut model, gradients, None, &mut Numbers::new(0, device), 0);
+}
+
 /// Adapters per example, with sides on either side of a tile's.
 fn run_adapters(device: &Device) {
     let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, device).contiguous();
@@ -119,6 +150,8 @@ fn run_adapters(device: &Device) {
 fn kernels() -> BTreeSet<KernelKey> {
     let device = Device::null_gpu();
     run_adapters(&device);
+    run_quantised(&device);
+    run_chain(&device);
     run_samples(&device);
     run_models(&device);
     run_products(&device);

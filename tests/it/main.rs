@@ -1,5 +1,6 @@
 //! What the whole crate promises, one file for each theme.
 
+mod adam_8bit;
 mod adapt;
 mod adapted;
 #[cfg(feature = "hub")]
@@ -37,6 +38,8 @@ mod gpu_ops;
 #[cfg(feature = "gpu")]
 mod gpu_project;
 #[cfg(feature = "gpu")]
+mod gpu_quantised;
+#[cfg(feature = "gpu")]
 mod gpu_rows;
 #[cfg(feature = "gpu")]
 mod gpu_shaders;
@@ -66,6 +69,8 @@ mod plan;
 mod project;
 #[cfg(feature = "hub")]
 mod published;
+mod qlora;
+mod quantised;
 mod refusals;
 mod resume;
 mod second_order;

@@ -92,6 +92,29 @@ pub fn matmul<T: Float>(
     }
 }
 
+/// `out[m, n] = start + a[m, k] b[k, n]` into `n` columns from `first` on of an `out` whose rows are `width` long. The product is split along its rows
+/// alone.
+pub fn matmul_columns<T: Float>(
+    (m, k, n): (usize, usize, usize),
+    a: Matrix<T>,
+    b: Matrix<T>,
+    out: &mut [T],
+    (width, first): (usize, usize),
+    start: Start<'_, T>,
+) {
+    if m == 0 || n == 0 {
+        return;
+    }
+    let fits = k > 0 && a.holds(m, k) && b.holds(k, n) && out.len() == m * width && first + n <= width;
+    assert!(fits, "matrices lie inside their storages");
+    let step = if m * n * k < WHOLE { m } else { m.div_ceil(2).min(SIDE).next_multiple_of(16) };
+    let start = start.columns(first, n);
+    out.par_chunks_mut(step * width).enumerate().for_each(|(i, rows)| {
+        let out = Output { data: rows.as_mut_ptr(), row_step: width };
+        piece((rows.len() / width, k, n), a.from(i * step, 0), b, out.columns(first), start, T::one());
+    });
+}
+
 /// `out[m, n] = start + factor a[m, k] b[k, n]`, on this thread: for callers that share out their work themselves.
 pub fn matmul_alone<T: Float>(
     (m, k, n): (usize, usize, usize),

@@ -5,7 +5,7 @@ mod narrow;
 pub mod row;
 mod split;
 
-pub use gemm::{Matrix, Start, matmul, matmul_alone};
+pub use gemm::{Matrix, Start, matmul, matmul_alone, matmul_columns};
 pub use narrow::{narrow, pack, packed};
 pub use split::{blocks_into, each, rows, rows_per_piece, split, sum_rows, summed_rows};
 
