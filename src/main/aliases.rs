@@ -218,7 +218,7 @@ lr_schedule:
   name: cosine_decay
   warmup: 100
   warmup_init: 1e-7
-  arguments: [2e-5, 1000, 1e-6]
+  arguments: [2e-5, 1000, 1e-5]
 ";
 
     #[test]
@@ -228,7 +228,7 @@ lr_schedule:
         assert_eq!((found.adapter, found.rank, found.alpha, found.adapter_dropout), (Adapter::Lora, 16, 320.0, 0.1));
         assert_eq!(found.adapter_targets, ["self_attn.q_proj", "self_attn.v_proj"]);
         assert_eq!((found.last_layers, found.eval_batches, found.warmup), (Some(16), None, Some(100)));
-        assert_eq!((found.lr, found.lr_floor, found.beta2, found.epsilon), (Some(2e-5), 0.05, 0.98, 1e-6));
+        assert_eq!((found.lr, found.lr_floor, found.beta2, found.epsilon), (Some(2e-5), 0.5, 0.98, 1e-6));
         assert_eq!((found.weight_decay, found.save_every, found.report_every), (0.05, 100, 10));
         assert_eq!(found.out.unwrap().to_str(), Some("adapters"));
     }

@@ -14,6 +14,7 @@ use eckart::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde::de::value::{Error as WordError, StrDeserializer};
 use std::path::PathBuf;
+use yaml_serde::{Mapping, Value};
 
 /// Trains small transformers, with memory planned before the run.
 #[derive(Parser)]
@@ -346,11 +347,21 @@ impl Settings {
 fn read(path: &PathBuf, usual: Config) -> Result<Config> {
     let text = std::fs::read_to_string(path).map_err(Error::file(path))?;
     let problem = |problem: String| Error::Data { path: path.clone(), problem };
-    let file: yaml_serde::Mapping = yaml_serde::from_str(&text).map_err(|error| problem(error.to_string()))?;
+    let file: Mapping = yaml_serde::from_str(&text).map_err(|error| problem(error.to_string()))?;
     let given = translated(file).map_err(|error| problem(error.to_string()))?;
     // What the file does not say is as usual.
     let usual = yaml_serde::to_value(usual).map_err(|error| problem(error.to_string()))?;
-    let mut all = usual.as_mapping().cloned().expect("a configuration is a mapping");
-    all.extend(given);
-    yaml_serde::from_value(yaml_serde::Value::Mapping(all)).map_err(|error| problem(error.to_string()))
+    let usual = usual.as_mapping().cloned().expect("a configuration is a mapping");
+    let with = |given: Mapping| {
+        let mut all = usual.clone();
+        all.extend(given);
+        yaml_serde::from_value::<Config>(Value::Mapping(all)).map_err(|error| error.to_string())
+    };
+    // Errors of values do not say whose they are.
+    let alone = |(key, value): (&Value, &Value)| {
+        let error = with([(key.clone(), value.clone())].into_iter().collect()).err()?;
+        let key = key.as_str().filter(|key| !error.contains(*key))?;
+        Some(format!("{key}: {error}"))
+    };
+    with(given.clone()).map_err(|error| problem(given.iter().find_map(alone).unwrap_or(error)))
 }

@@ -6,6 +6,7 @@ use super::size::Size;
 use crate::error::{Error, Result};
 use crate::lowrank::{ALL_LINEAR, Lift, Projection, Transfer};
 use crate::nn::{Arch, ModelConfig};
+use crate::ops::quantised::Format;
 use crate::optim::Schedule;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -16,6 +17,8 @@ use std::path::PathBuf;
 pub struct Config {
     /// Folder of a model in Hugging Face's layout to begin with; a new model of the sizes below if none.
     pub model: Option<PathBuf>,
+    /// How the frozen weights of its linear layers are stored, beside adapters; in single precision if none.
+    pub base: Option<Format>,
     /// What to learn: a text; for a model with a tokenizer also a file or folder of examples. The crate's own source and
     /// documents if none.
     pub data: Option<PathBuf>,
@@ -126,6 +129,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             model: None,
+            base: None,
             data: None,
             mask_prompt: false,
             pack: false,
@@ -271,6 +275,9 @@ impl Config {
             ("embedding_lr", self.embedding_lr, &|x| x > 0.0 && x < open, "a positive number"),
             ("clip", self.clip, &below(open), "a number that is not negative"),
         ];
+        if self.base.is_some() && (self.model.is_none() || self.adapter == Adapter::None) {
+            return Err(Error::Config("base: fewer bits are for the frozen weights of a model beside adapters".into()));
+        }
         if !matches!(self.lift, None | Some(Lift::Within | Lift::FreshAndUp)) {
             return Err(Error::Config("lift: flora's is within or fresh-and-up".into()));
         }

@@ -18,8 +18,7 @@ pub struct Lessons {
 impl Lessons {
     /// Reads the data set of a resolved configuration.
     pub fn open(config: &Config, path: &Path, tokenizer: &Tokenizer) -> Result<Lessons> {
-        // A model reads all tokens of an example but the last.
-        let reading = Reading { max_length: config.context + 1, mask_prompt: config.mask_prompt };
+        let reading = Reading { max_length: config.context, mask_prompt: config.mask_prompt };
         let set = Dataset::open(path, tokenizer, reading)?;
         let notes = notes(&set, reading.max_length);
         let layout = if config.pack { Layout::Packed } else { Layout::Padded };

@@ -5,6 +5,7 @@ use crate::data::{Corpus, EMBEDDED, Vocabulary};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::{self, hub};
+use crate::lowrank::{ALL_LINEAR, quantise};
 use crate::nn::{Model, ModelConfig};
 use crate::rng::Seed;
 use std::path::Path;
@@ -74,6 +75,9 @@ impl Config {
             }
             (None, None) => return Err(Error::Config("model: nothing says which model the run began with".into())),
         };
+        if let Some(format) = self.base {
+            quantise(&mut model, format, &[ALL_LINEAR])?;
+        }
         self.adapt(&mut model)?;
         Ok(model)
     }

@@ -64,7 +64,7 @@ fn bad_flags_and_files_are_one_line() {
     fails(
         &["--config", &config("lerning_rate: 3")],
         2,
-        "unknown field `lerning_rate`, expected one of `model`, `data`",
+        "unknown field `lerning_rate`, expected one of `model`, `base`",
     );
     fails(&["--config", &config("steps: many")], 2, "steps: invalid type: string \"many\", expected u64");
     fails(&["--config", &config("steps: [")], 2, "config.yaml");

@@ -16,6 +16,8 @@ mod epochs;
 #[cfg(feature = "hub")]
 mod examples;
 mod factorize;
+#[cfg(feature = "hub")]
+mod finetune;
 mod flip;
 #[cfg(feature = "gpu")]
 mod gpu;

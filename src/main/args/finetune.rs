@@ -3,6 +3,7 @@
 use super::read;
 use clap::{Args, ValueEnum};
 use eckart::Result;
+use eckart::ops::quantised::Format;
 use eckart::train::{Adapter, Config, Method, Size, latest, previous};
 use std::path::PathBuf;
 
@@ -40,6 +41,33 @@ impl Way {
     }
 }
 
+/// Types of frozen weights.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Bits {
+    /// 32 bits, as they are computed with
+    F32,
+    /// 16 bits
+    F16,
+    /// 16 bits, with the range of 32
+    Bf16,
+    /// 8 bits, and a scale for each output
+    Int8,
+    /// 4 bits, and a scale for every 64 (QLoRA)
+    Nf4,
+}
+
+impl Bits {
+    fn format(self) -> Option<Format> {
+        match self {
+            Bits::F32 => None,
+            Bits::F16 => Some(Format::F16),
+            Bits::Bf16 => Some(Format::BF16),
+            Bits::Int8 => Some(Format::Int8),
+            Bits::Nf4 => Some(Format::Nf4),
+        }
+    }
+}
+
 #[derive(Args)]
 pub struct Finetune {
     /// Folder of the model: config.json, model.safetensors, tokenizer.json
@@ -63,6 +91,9 @@ pub struct Finetune {
     /// Most memory that may be held, such as 8GiB
     #[arg(long, value_name = "SIZE")]
     memory: Option<Size>,
+    /// How frozen weights are stored beside adapters
+    #[arg(long)]
+    base: Option<Bits>,
     /// Rank of adapters, or of an optimizer's subspaces
     #[arg(long, value_name = "R")]
     rank: Option<usize>,
@@ -158,6 +189,9 @@ impl Finetune {
         set!(lr, weight_decay, seed, report_every, eval_every, save_every, patience);
         if let Some(way) = self.method {
             way.set(config);
+        }
+        if let Some(bits) = self.base {
+            config.base = bits.format();
         }
         if let Some(length) = self.max_length {
             config.context = length;

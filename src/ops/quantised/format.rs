@@ -3,10 +3,12 @@
 use crate::device::cpu;
 use crate::dtype::{bf16, f16};
 use crate::scalar::Float;
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 /// What an element is stored as. Codes fill words from their lowest bits up, as bytes of a file do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Format {
     /// Half precision, 16 bits; without scales.
     F16,
