@@ -62,7 +62,8 @@ fn held_back(config: &Config, model: &Model) -> f64 {
 fn every_method_leaves_what_it_reported() {
     let folder = tempfile::tempdir().unwrap();
     let set = |adapter, optimizer| move |config: &mut Config| (config.adapter, config.optimizer) = (adapter, optimizer);
-    let ways: [(&str, Box<dyn Fn(&mut Config)>); 6] = [
+    type Set = Box<dyn Fn(&mut Config)>;
+    let ways: [(&str, Set); 6] = [
         ("lora", Box::new(set(Adapter::Lora, None))),
         ("lora+", Box::new(|config| (config.adapter, config.lr) = (Adapter::LoraPlus, Some(5e-4)))),
         ("dora", Box::new(set(Adapter::Dora, None))),
