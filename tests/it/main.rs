@@ -66,6 +66,8 @@ mod peft;
 #[cfg(feature = "hub")]
 mod peft_files;
 #[cfg(feature = "hub")]
+mod peft_steps;
+#[cfg(feature = "hub")]
 mod peft_written;
 mod plan;
 mod project;
