@@ -7,14 +7,12 @@ that the script can be stopped and started; about two hours on two cores. Learni
 seed 1; seeds 2 and 3 follow at the best. `--table` prints what there is.
 """
 
-import json
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-EXECUTABLE = ROOT / "target/release/eckart"
+from runs import Runs, mean_and_spread, wanted
+
 RATES = ["1e-3", "3e-3", "6e-3"]
 # Tried where the highest of these is the best.
 HIGHER = "1.2e-2"
@@ -90,79 +88,39 @@ ACCUMULATION = {
 }
 
 
-def report(folder, name, settings, rate, seed):
-    """The run's report, made if it is not there yet; None if it cannot be made."""
-    slug = "".join(c if c.isalnum() else "-" for c in name.lower())
-    path = folder / f"{slug}-{rate}-{seed}.json"
-    if not path.exists():
-        if "--table" in sys.argv:
-            return None
-        config = path.with_suffix(".yaml")
-        everything = SETTINGS | settings | {"lr": float(rate), "seed": seed, "data": TEXT}
-        config.write_text("\n".join(f"{key}: {json.dumps(value)}" for key, value in everything.items()) + "\n")
-        run = folder / "runs" / path.stem
-        subprocess.run(["rm", "-rf", run], check=True)
-        command = [EXECUTABLE, "train", "--device", "cpu", "--config", config, "--out", run, "--json"]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode != 0:
-            print(f"{name} at {rate}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
-            return None
-        path.write_text(done.stdout)
-        subprocess.run(["rm", "-rf", run], check=True)
-    return json.loads(path.read_text())
-
-
-def best_rate(folder, name, settings, rates):
-    def loss(rate):
-        found = report(folder, name, settings, rate, SEEDS[0])
-        return found and found["val_loss"] or float("inf")
-
-    losses = {rate: loss(rate) for rate in rates}
-    if rates == RATES and min(losses, key=losses.get) == rates[-1]:
-        losses[HIGHER] = loss(HIGHER)
-    best = min(losses, key=losses.get)
-    return best if losses[best] < float("inf") else None
-
-
-def row(folder, name, settings, rates, seeds):
-    rate = best_rate(folder, name, settings, rates)
-    reports = [report(folder, name, settings, rate, seed) for seed in seeds] if rate else []
+def row(runs, name, settings, rates, seeds):
+    rate = runs.best_rate(name, settings, rates, SEEDS[0])
+    reports = [runs.report(name, settings, rate, seed) for seed in seeds] if rate else []
     reports = [report for report in reports if report]
     if not reports:
         return f"| {name} | | | | | |"
-    losses = [report["val_loss"] for report in reports]
-    spread = f" ({min(losses):.3f} to {max(losses):.3f})" if len(losses) > 1 else ""
+    losses = mean_and_spread([report["val_loss"] for report in reports])
     first = reports[0]
     tokens = first["config"]["batch"] * first["config"]["context"] * first["config"]["accumulate"]
     milliseconds = statistics.median(1e3 * tokens / report["tokens_per_second"] for report in reports)
     peak = first["peak_bytes"]
-    return (
-        f"| {name} | {rate} | {statistics.mean(losses):.3f}{spread} | {peak['optimizer']:,} | {peak['total']:,} "
-        f"| {milliseconds:.0f} |"
-    )
+    return f"| {name} | {rate} | {losses} | {peak['optimizer']:,} | {peak['total']:,} | {milliseconds:.0f} |"
 
 
-def table(folder, title, methods, rates, seeds):
+def table(runs, title, methods, rates, seeds):
     lines = [f"**{title}**", "", "| method | lr | validation loss | optimizer bytes | peak bytes | ms a step |"]
     lines.append("|---|---|---|---|---|---|")
-    only = sys.argv[sys.argv.index("--only") + 1] if "--only" in sys.argv else ""
     for name, settings in methods.items():
-        if only in name:
-            lines.append(row(folder, name, settings, rates, seeds))
+        if wanted(name):
+            lines.append(row(runs, name, settings, rates, seeds))
             print(lines[-1], file=sys.stderr)
     return "\n".join(lines) + "\n"
 
 
 def main():
-    folder = Path(sys.argv[2])
-    (folder / "runs").mkdir(parents=True, exist_ok=True)
+    text = {"data": str(Path(sys.argv[1]).resolve())}
+    runs = Runs(sys.argv[2], "train", SETTINGS | text, RATES, HIGHER)
     tables = [
-        table(folder, "From scratch", SCRATCH, RATES, SEEDS),
-        table(folder, "Lifts and transfers of Flora", ABLATION, ["3e-3"], SEEDS[:1]),
-        table(folder, "Accumulation over 16 micro-batches", ACCUMULATION, RATES[1:2], SEEDS),
+        table(runs, "From scratch", SCRATCH, RATES, SEEDS),
+        table(runs, "Lifts, transfers and layers", ABLATION, ["3e-3"], SEEDS[:1]),
+        table(runs, "Accumulation over 16 micro-batches", ACCUMULATION, RATES[1:2], SEEDS),
     ]
     print("\n".join(tables))
 
 
-TEXT = str(Path(sys.argv[1]).resolve())
 main()

@@ -1,0 +1,68 @@
+"""Runs of the `eckart` command that leave a report each and are not made again, and what learning rate is best for a method."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+EXECUTABLE = Path(__file__).resolve().parent.parent / "target/release/eckart"
+
+
+class Runs:
+    """Runs of one command in one folder; `settings` hold for all of them. With `--table` none is made."""
+
+    def __init__(self, folder, command, settings, rates, higher):
+        self.folder, self.command, self.settings = Path(folder), command, settings
+        # `higher` is tried where the highest of `rates` is the best.
+        self.rates, self.higher = rates, higher
+        (self.folder / "runs").mkdir(parents=True, exist_ok=True)
+
+    def report(self, name, settings, rate, seed):
+        """The run's report and its lines, made if they are not there yet; None if they cannot be made."""
+        slug = "".join(c if c.isalnum() else "-" for c in name.lower())
+        path = self.folder / f"{slug}-{rate}-{seed}.json"
+        if not path.exists():
+            if "--table" in sys.argv or not self.make(name, path, settings, rate, seed):
+                return None
+        return json.loads(path.read_text())
+
+    def make(self, name, path, settings, rate, seed):
+        config = path.with_suffix(".yaml")
+        everything = self.settings | settings | {"lr": float(rate), "seed": seed}
+        config.write_text("\n".join(f"{key}: {json.dumps(value)}" for key, value in everything.items()) + "\n")
+        run = self.folder / "runs" / path.stem
+        subprocess.run(["rm", "-rf", run], check=True)
+        command = [EXECUTABLE, self.command, "--device", "cpu", "--config", config, "--out", run, "--json"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            print(f"{name} at {rate}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+            return False
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        validations = {line["step"]: line["val_loss"] for line in lines if "val_loss" in line}
+        path.write_text(json.dumps(json.loads(done.stdout) | {"validations": validations}, indent=1) + "\n")
+        subprocess.run(["rm", "-rf", run], check=True)
+        return True
+
+    def best_rate(self, name, settings, rates, seed):
+        """The learning rate with the lowest validation loss of one seed; None if no run could be made."""
+
+        def loss(rate):
+            found = self.report(name, settings, rate, seed)
+            return found and found["val_loss"] or float("inf")
+
+        losses = {rate: loss(rate) for rate in rates}
+        if rates == self.rates and min(losses, key=losses.get) == rates[-1]:
+            losses[self.higher] = loss(self.higher)
+        best = min(losses, key=losses.get)
+        return best if losses[best] < float("inf") else None
+
+
+def wanted(name):
+    """Whether `--only NAME` leaves it."""
+    return "--only" not in sys.argv or sys.argv[sys.argv.index("--only") + 1] in name
+
+
+def mean_and_spread(values):
+    """As in tables: the mean, and of several the lowest and the highest."""
+    spread = f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else ""
+    return f"{sum(values) / len(values):.3f}{spread}"
