@@ -13,11 +13,11 @@ from pathlib import Path
 
 from runs import Runs, mean_and_spread, wanted
 
-RATES = ["1e-3", "3e-3", "1e-2"]
-HIGHER = "3e-2"
+RATES = ["1e-4", "3e-4", "1e-3", "3e-3"]
+HIGHER = "1e-2"
 SEEDS = [1, 2, 3, 4, 5]
 RANK = 8
-# Windows of `<s>` and 128 tokens; nothing decays. Adapters on every linear layer, their factor 8 at any rank.
+# Windows of `<s>` and 128 tokens; nothing decays. Adapters on every linear layer, their factor 8 unless said otherwise.
 SETTINGS = {
     "steps": 300,
     "batch": 8,
@@ -39,6 +39,9 @@ METHODS = {
     "LoRA+ ratio 1": {"adapter": "lora+", "lora_plus_ratio": 1.0},
     "LoRA+ ratio 4": {"adapter": "lora+", "lora_plus_ratio": 4.0},
     "LoRA+ ratio 16": {"adapter": "lora+", "lora_plus_ratio": 16.0},
+    "LoRA, factor 1": {"adapter": "lora", "alpha": RANK**0.5},
+    "LoRA+ ratio 4, factor 1": {"adapter": "lora+", "lora_plus_ratio": 4.0, "alpha": RANK**0.5},
+    "LoRA+ ratio 16, factor 1": {"adapter": "lora+", "lora_plus_ratio": 16.0, "alpha": RANK**0.5},
     "DoRA": {"adapter": "dora"},
     "full, AdamW": {"adapter": "none", "optimizer": "adamw"},
     "full, Flora": {"adapter": "none", "optimizer": "flora", "momentum": 0.9, "resample": 25},

@@ -1,5 +1,14 @@
 //! Flags, and how they override a configuration file.
 
+/// Gives a configuration's fields the values of the flags of the same names that were given.
+macro_rules! set {
+    ($flags:ident, $config:ident: $($field:ident),*) => {$(
+        if let Some(value) = &$flags.$field {
+            $config.$field = value.clone().into();
+        }
+    )*};
+}
+
 mod finetune;
 
 pub use finetune::Finetune;
@@ -13,7 +22,7 @@ use eckart::train::{Adapter as Adapters, Config, Method, Size, latest, previous}
 use eckart::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde::de::value::{Error as WordError, StrDeserializer};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use yaml_serde::{Mapping, Value};
 
 /// Trains small transformers, with memory planned before the run.
@@ -317,36 +326,33 @@ fn word<T: DeserializeOwned>(text: &str) -> std::result::Result<T, WordError> {
 impl Settings {
     /// File and flags together; a run to be resumed has its settings from its checkpoint, unless a file is given.
     pub fn config(&self, resume: bool) -> Result<Config> {
-        let mut config = match (&self.config, resume) {
-            (Some(path), _) => read(path, Config::default())?,
-            (None, false) => Config::default(),
-            (None, true) => match &self.out {
-                Some(out) => previous(out)?,
-                None => previous(&latest()?)?,
-            },
-        };
+        let mut config = begun(self.config.as_deref(), self.out.as_deref(), resume, Config::default())?;
         self.apply(&mut config);
         Ok(config)
     }
 
     fn apply(&self, config: &mut Config) {
-        macro_rules! set {
-            ($($field:ident),*) => {$(
-                if let Some(value) = &self.$field {
-                    config.$field = value.clone().into();
-                }
-            )*};
-        }
-        set!(data, out, device, memory, steps, batch, context, arch, layers, heads, width, optimizer, lr);
-        set!(adapter, alpha, lora_plus_ratio, embedding_lr, rank, resample, projection, momentum_transfer, lift);
-        set!(accumulate, dropout, seed, eval_every, save_every);
+        set!(self, config: data, out, device, memory, steps, batch, context, arch, layers, heads, width, optimizer, lr);
+        set!(self, config: adapter, alpha, lora_plus_ratio, embedding_lr, rank, resample, projection, lift);
+        set!(self, config: momentum_transfer, accumulate, dropout, seed, eval_every, save_every);
         config.recompute |= self.recompute;
     }
 }
 
-fn read(path: &PathBuf, usual: Config) -> Result<Config> {
+/// What a run begins with before flags: a file, what the run in `out` or the latest one has if it is to be resumed, or what
+/// is usual.
+fn begun(file: Option<&Path>, out: Option<&Path>, resume: bool, usual: Config) -> Result<Config> {
+    match (file, resume, out) {
+        (Some(path), ..) => read(path, usual),
+        (None, false, _) => Ok(usual),
+        (None, true, Some(out)) => previous(out),
+        (None, true, None) => previous(&latest()?),
+    }
+}
+
+fn read(path: &Path, usual: Config) -> Result<Config> {
     let text = std::fs::read_to_string(path).map_err(Error::file(path))?;
-    let problem = |problem: String| Error::Data { path: path.clone(), problem };
+    let problem = |problem: String| Error::Data { path: path.into(), problem };
     let file: Mapping = yaml_serde::from_str(&text).map_err(|error| problem(error.to_string()))?;
     let given = translated(file).map_err(|error| problem(error.to_string()))?;
     // What the file does not say is as usual.

@@ -1,10 +1,10 @@
 //! Flags of `finetune`.
 
-use super::read;
+use super::begun;
 use clap::{Args, ValueEnum};
 use eckart::Result;
 use eckart::ops::quantised::Format;
-use eckart::train::{Adapter, Config, Method, Size, latest, previous};
+use eckart::train::{Adapter, Config, Method, Size};
 use std::path::PathBuf;
 
 /// What is trained of a model, and how.
@@ -165,28 +165,15 @@ pub struct Finetune {
 impl Finetune {
     /// File and flags together; a run to be resumed has its settings from its checkpoint, unless a file is given.
     pub fn settings(&self) -> Result<Config> {
-        let mut config = match (&self.config, self.resume) {
-            (Some(path), _) => read(path, Config::fine_tuning())?,
-            (None, false) => Config::fine_tuning(),
-            (None, true) => match &self.out {
-                Some(out) => previous(out)?,
-                None => previous(&latest()?)?,
-            },
-        };
+        let usual = Config::fine_tuning();
+        let mut config = begun(self.config.as_deref(), self.out.as_deref(), self.resume, usual)?;
         self.apply(&mut config);
         Ok(config)
     }
 
     fn apply(&self, config: &mut Config) {
-        macro_rules! set {
-            ($($field:ident),*) => {$(
-                if let Some(value) = &self.$field {
-                    config.$field = value.clone().into();
-                }
-            )*};
-        }
-        set!(model, data, out, device, memory, rank, alpha, adapter_dropout, lora_plus_ratio, steps, batch, accumulate);
-        set!(lr, weight_decay, seed, report_every, eval_every, save_every, patience);
+        set!(self, config: model, data, out, device, memory, rank, alpha, adapter_dropout, lora_plus_ratio, steps);
+        set!(self, config: batch, accumulate, lr, weight_decay, seed, report_every, eval_every, save_every, patience);
         if let Some(way) = self.method {
             way.set(config);
         }
