@@ -85,16 +85,16 @@ impl Method {
             Method::Sgd => Defaults { lr: 0.1, momentum: 0.9, ..usual },
             Method::Adafactor => Defaults { lr: 3e-3, ..usual },
             Method::Flora => Defaults { lr: 3e-3, momentum: 0.9, transfer: Transfer::Reset, ..usual },
-            Method::Apollo => Defaults { lr: 3e-3, layers: ALL_LINEAR, projection: Projection::Gaussian, ..usual },
+            Method::Apollo => Defaults { lr: 1e-2, layers: ALL_LINEAR, projection: Projection::Gaussian, ..usual },
             Method::ApolloMini => Defaults {
-                lr: 3e-3,
+                lr: 6e-3,
                 layers: ALL_LINEAR,
                 projection: Projection::Gaussian,
                 scale: 128_f64.sqrt(),
                 ..usual
             },
-            Method::Galore => Defaults { lr: 3e-3, layers: ALL_LINEAR, projection: Projection::Svd, ..usual },
-            Method::CompressedAdam => Defaults { lr: 3e-3, layers: ALL_LINEAR, transfer: Transfer::Scaled, ..usual },
+            Method::Galore => Defaults { lr: 6e-3, layers: ALL_LINEAR, projection: Projection::Svd, ..usual },
+            Method::CompressedAdam => Defaults { lr: 1e-2, layers: ALL_LINEAR, transfer: Transfer::Scaled, ..usual },
         }
     }
 
