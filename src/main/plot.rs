@@ -52,7 +52,7 @@ pub fn memory(path: &Path, history: &[Metrics], planned: MemoryUse) -> Result<()
 }
 
 /// Colours of methods, one after the other.
-const COLORS: [RGBColor; 12] = [
+const COLORS: [RGBColor; 13] = [
     RGBColor(30, 30, 30),
     RGBColor(130, 130, 130),
     RGBColor(190, 160, 40),
@@ -65,6 +65,7 @@ const COLORS: [RGBColor; 12] = [
     RGBColor(30, 160, 170),
     RGBColor(200, 80, 140),
     RGBColor(90, 60, 120),
+    RGBColor(120, 200, 230),
 ];
 
 /// Optimizer bytes, on a logarithmic axis, and the whole peak over rank. A method without a rank is a level line.
