@@ -66,14 +66,22 @@ impl Batches {
         }
     }
 
-    /// Rows and tokens in a row of the largest batch.
-    pub fn longest(&self) -> [usize; 2] {
+    /// Rows and tokens in a row of the largest batch that there would be with at most `rows` rows in each.
+    pub fn largest(&self, rows: usize) -> [usize; 2] {
+        match self.layout {
+            Layout::Padded => [rows.min(self.examples.len()), self.width(self.buckets.longest())],
+            Layout::Packed => [rows.min(self.packed_rows()), self.max_length],
+        }
+    }
+
+    /// Targets that count in micro-batch `index`.
+    pub fn counted_in(&self, seed: Seed, index: u64) -> usize {
         match self.layout {
             Layout::Padded => {
-                let [rows, longest] = self.buckets.longest();
-                [rows, self.width(longest)]
+                let numbers = self.buckets.batch(seed, index);
+                numbers.iter().map(|&number| self.examples[number as usize].counted()).sum()
             }
-            Layout::Packed => [self.rows.min(self.packed_rows()), self.max_length],
+            Layout::Packed => self.packed(seed, index).counted(),
         }
     }
 

@@ -45,9 +45,9 @@ impl Buckets {
         self.lengths.len().div_ceil(self.rows) as u64
     }
 
-    /// Examples in the largest batch, and the length of the longest.
-    pub fn longest(&self) -> [usize; 2] {
-        [self.rows.min(self.lengths.len()), self.lengths.iter().copied().max().unwrap_or(0)]
+    /// The greatest length.
+    pub fn longest(&self) -> usize {
+        self.lengths.iter().copied().max().unwrap_or(0)
     }
 
     /// The examples of micro-batch `index`, counted through all epochs.

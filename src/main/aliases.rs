@@ -84,9 +84,7 @@ fn schedule(map: &mut Mapping) -> Result<()> {
     if schedule.remove("name").as_ref().and_then(Value::as_str) != Some("cosine_decay") {
         return Err(Error::Config("lr_schedule: cosine_decay is the one there is; lr_floor 1 keeps a rate".into()));
     }
-    if let Some(warmup) = schedule.remove("warmup") {
-        put(map, "warmup", warmup)?;
-    }
+    put(map, "warmup", schedule.remove("warmup").unwrap_or_else(|| 0.into()))?;
     // The warm-up here begins at its first step's share of the highest rate.
     schedule.remove("warmup_init");
     let arguments = schedule.remove("arguments").unwrap_or_default();
@@ -100,23 +98,17 @@ fn schedule(map: &mut Mapping) -> Result<()> {
         let problem = format!("a decay over {decay} steps in a run of {steps}: here it lasts as long as the run");
         return Err(Error::Config(format!("lr_schedule.arguments: {problem}")));
     }
-    match numbers[..] {
-        [first, _, last] if first > 0.0 => {
-            map.remove("lr");
-            put(map, "lr", first.into())?;
-            put(map, "lr_floor", (last / first).into())?;
-        }
-        [first, _] => {
-            map.remove("lr");
-            put(map, "lr", first.into())?;
-            put(map, "lr_floor", 0.0.into())?;
-        }
+    let (first, last) = match numbers[..] {
+        [first, _, last] if first > 0.0 => (first, last),
+        [first, _] if first > 0.0 => (first, 0.0),
         _ => {
-            return Err(Error::Config(
-                "lr_schedule.arguments: give the first rate, the steps and the last rate".into(),
-            ));
+            let problem = "give the first rate, the steps and perhaps the last rate";
+            return Err(Error::Config(format!("lr_schedule.arguments: {problem}")));
         }
-    }
+    };
+    // The schedule's first rate is the one that counts there too.
+    map.insert("lr".into(), first.into());
+    put(map, "lr_floor", (last / first).into())?;
     left("lr_schedule", &schedule)
 }
 
@@ -125,7 +117,7 @@ fn optimizer(map: &mut Mapping) -> Result<()> {
     let plain = map.get("optimizer").and_then(Value::as_str) == Some("adam");
     if plain {
         map.insert("optimizer".into(), "adamw".into());
-        map.insert("weight_decay".into(), 0.0.into());
+        put(map, "weight_decay", 0.0.into())?;
     }
     let Some(all) = map.remove("optimizer_config").filter(|value| !value.is_null()) else { return Ok(()) };
     let chosen = map.get("optimizer").and_then(Value::as_str).unwrap_or("adamw").to_string();

@@ -9,21 +9,21 @@ macro_rules! set {
     )*};
 }
 
+mod common;
 mod finetune;
 
 pub use finetune::Finetune;
 
-use crate::aliases::translated;
 use crate::base::Base;
 use clap::{Args, Parser, Subcommand};
+use common::Common;
+use eckart::Result;
 use eckart::lowrank::{Lift, Projection, Transfer};
 use eckart::nn::Arch;
-use eckart::train::{Adapter as Adapters, Config, Method, Size, latest, previous};
-use eckart::{Error, Result};
+use eckart::train::{Adapter as Adapters, Config, Method};
 use serde::de::DeserializeOwned;
 use serde::de::value::{Error as WordError, StrDeserializer};
-use std::path::{Path, PathBuf};
-use yaml_serde::{Mapping, Value};
+use std::path::PathBuf;
 
 /// Trains small transformers, with memory planned before the run.
 #[derive(Parser)]
@@ -229,27 +229,11 @@ pub struct Devices {
 /// Settings that have flags; a configuration file has these and more.
 #[derive(Args)]
 pub struct Settings {
+    #[command(flatten)]
+    common: Common,
     /// Text to learn; without it, this program's own source and documents
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
-    /// Settings in YAML; flags override them
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Folder of the run; without it, the next number below `runs`
-    #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
-    /// auto, cpu, gpu or a device's name
-    #[arg(long, value_name = "NAME")]
-    device: Option<String>,
-    /// Most memory that may be held, such as 8GiB
-    #[arg(long, value_name = "SIZE")]
-    memory: Option<Size>,
-    /// Optimizer steps
-    #[arg(long, value_name = "N")]
-    steps: Option<u64>,
-    /// Windows in a micro-batch
-    #[arg(long, value_name = "N")]
-    batch: Option<usize>,
     /// Tokens in a window
     #[arg(long, value_name = "N")]
     context: Option<usize>,
@@ -271,18 +255,9 @@ pub struct Settings {
     /// What is trained: none for the whole model, lora, lora+ or dora
     #[arg(long, value_parser = word::<Adapters>)]
     adapter: Option<Adapters>,
-    /// Factor on adapters, divided by their rank
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    alpha: Option<f64>,
-    /// How many times as fast as A the B of lora+ learns
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    lora_plus_ratio: Option<f64>,
     /// Learning rate of embeddings' adapters under lora+
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     embedding_lr: Option<f64>,
-    /// Rank of an optimizer's subspaces and of adapters
-    #[arg(long, value_name = "R")]
-    rank: Option<usize>,
     /// Steps from one subspace to the next
     #[arg(long, value_name = "K")]
     resample: Option<u64>,
@@ -295,27 +270,9 @@ pub struct Settings {
     /// How flora makes its update: within or fresh-and-up
     #[arg(long, value_parser = word::<Lift>)]
     lift: Option<Lift>,
-    /// Highest learning rate
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    lr: Option<f64>,
-    /// Micro-batches in a step
-    #[arg(long, value_name = "N")]
-    accumulate: Option<u64>,
-    /// Keep less for backward and compute it again: less memory, more time
-    #[arg(long)]
-    recompute: bool,
     /// Probability that dropout zeroes an element
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     dropout: Option<f64>,
-    /// What all randomness is a function of
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-    /// Steps from one validation to the next
-    #[arg(long, value_name = "N")]
-    eval_every: Option<u64>,
-    /// Steps from one checkpoint to the next
-    #[arg(long, value_name = "N")]
-    save_every: Option<u64>,
 }
 
 /// A name as configuration files write it.
@@ -326,48 +283,14 @@ fn word<T: DeserializeOwned>(text: &str) -> std::result::Result<T, WordError> {
 impl Settings {
     /// File and flags together; a run to be resumed has its settings from its checkpoint, unless a file is given.
     pub fn config(&self, resume: bool) -> Result<Config> {
-        let mut config = begun(self.config.as_deref(), self.out.as_deref(), resume, Config::default())?;
+        let mut config = self.common.begun(resume, Config::default())?;
         self.apply(&mut config);
         Ok(config)
     }
 
     fn apply(&self, config: &mut Config) {
-        set!(self, config: data, out, device, memory, steps, batch, context, arch, layers, heads, width, optimizer, lr);
-        set!(self, config: adapter, alpha, lora_plus_ratio, embedding_lr, rank, resample, projection, lift);
-        set!(self, config: momentum_transfer, accumulate, dropout, seed, eval_every, save_every);
-        config.recompute |= self.recompute;
+        self.common.apply(config);
+        set!(self, config: data, context, arch, layers, heads, width, optimizer, adapter, embedding_lr, resample);
+        set!(self, config: projection, momentum_transfer, lift, dropout);
     }
-}
-
-/// What a run begins with before flags: a file, what the run in `out` or the latest one has if it is to be resumed, or what
-/// is usual.
-fn begun(file: Option<&Path>, out: Option<&Path>, resume: bool, usual: Config) -> Result<Config> {
-    match (file, resume, out) {
-        (Some(path), ..) => read(path, usual),
-        (None, false, _) => Ok(usual),
-        (None, true, Some(out)) => previous(out),
-        (None, true, None) => previous(&latest()?),
-    }
-}
-
-fn read(path: &Path, usual: Config) -> Result<Config> {
-    let text = std::fs::read_to_string(path).map_err(Error::file(path))?;
-    let problem = |problem: String| Error::Data { path: path.into(), problem };
-    let file: Mapping = yaml_serde::from_str(&text).map_err(|error| problem(error.to_string()))?;
-    let given = translated(file).map_err(|error| problem(error.to_string()))?;
-    // What the file does not say is as usual.
-    let usual = yaml_serde::to_value(usual).map_err(|error| problem(error.to_string()))?;
-    let usual = usual.as_mapping().cloned().expect("a configuration is a mapping");
-    let with = |given: Mapping| {
-        let mut all = usual.clone();
-        all.extend(given);
-        yaml_serde::from_value::<Config>(Value::Mapping(all)).map_err(|error| error.to_string())
-    };
-    // Errors of values do not say whose they are.
-    let alone = |(key, value): (&Value, &Value)| {
-        let error = with([(key.clone(), value.clone())].into_iter().collect()).err()?;
-        let key = key.as_str().filter(|key| !error.contains(*key))?;
-        Some(format!("{key}: {error}"))
-    };
-    with(given.clone()).map_err(|error| problem(given.iter().find_map(alone).unwrap_or(error)))
 }

@@ -4,7 +4,7 @@ use clap::Args;
 use eckart::data::Tokenizer;
 use eckart::io::{hub, peft};
 use eckart::lowrank::{Keep, bake, merge};
-use eckart::nn::Model;
+use eckart::nn::{Model, ModelConfig};
 use eckart::{Device, Result};
 use std::path::PathBuf;
 
@@ -19,11 +19,14 @@ pub struct Base {
 }
 
 impl Base {
-    /// The model with all adapters merged in, for at most `context` tokens.
-    pub fn open(&self, context: Option<usize>, device: &Device) -> Result<Model> {
-        let positions = hub::read_config(&self.model)?.context;
-        let context = context.map(|context| context.min(positions));
-        let mut model = hub::open(&self.model, context, device)?;
+    /// Sizes, with the longest context that there can be up to `most` tokens.
+    pub fn sizes(&self, most: usize) -> Result<ModelConfig> {
+        hub::read_config(&self.model, most)
+    }
+
+    /// A model of these sizes with all adapters merged in.
+    pub fn open(&self, sizes: &ModelConfig, device: &Device) -> Result<Model> {
+        let mut model = hub::load(&self.model, sizes, device)?;
         for folder in &self.adapter {
             peft::open(folder)?.put_on(&mut model)?;
             merge(&mut model, Keep::Nothing, true)?;

@@ -9,15 +9,14 @@ use std::process::ExitCode;
 
 pub fn run(args: &args::Eval) -> Result<ExitCode> {
     let tokenizer = args.base.tokenizer()?;
-    let reading = Reading { max_length: args.max_length, mask_prompt: args.mask_prompt };
+    let sizes = args.base.sizes(args.max_length)?;
+    let reading = Reading { max_length: sizes.context, mask_prompt: args.mask_prompt };
     let examples = held_out(&args.data, &tokenizer, reading)?;
     let device = Device::by_name(&args.device)?;
     // In a worker of the pool, because every fork from outside would first have to wake one.
     let found = rayon::scope(|_| {
-        let model = args.base.open(Some(args.max_length), &device)?;
-        let batches = Batches::new(examples.examples, args.batch, args.max_length, Layout::Padded);
-        let batches = batches.validation(args.batch).collect::<Vec<_>>();
-        evaluate(&model, batches.into_iter())
+        let batches = Batches::new(examples.examples, args.batch, reading.max_length, Layout::Padded);
+        evaluate(&args.base.open(&sizes, &device)?, batches.validation(args.batch))
     })?;
     let found = found.expect("only the null device has no numbers");
     if args.json {
@@ -25,7 +24,7 @@ pub fn run(args: &args::Eval) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if examples.truncated > 0 {
-        eprintln!("{} examples were cut to {} tokens", examples.truncated, args.max_length);
+        eprintln!("{} examples were cut to {} tokens", examples.truncated, reading.max_length);
     }
     println!("loss {:.5} nats a token, perplexity {:.3}, {} tokens", found.loss, found.perplexity, found.tokens);
     Ok(ExitCode::SUCCESS)

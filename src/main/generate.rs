@@ -40,7 +40,7 @@ fn from_checkpoint(args: &args::Generate, from: &Checkpoint, sampling: Sampling,
 
 fn from_files(args: &args::Generate, base: &Base, sampling: Sampling, device: &Device) -> Result<()> {
     let tokenizer = base.tokenizer()?;
-    stream(&base.open(None, device)?, &tokenizer, args, sampling)
+    stream(&base.open(&base.sizes(usize::MAX)?, device)?, &tokenizer, args, sampling)
 }
 
 /// Writes tokens as they come, up to one that ends a text.

@@ -7,7 +7,7 @@ use eckart::{Device, Result};
 use std::process::ExitCode;
 
 pub fn run(args: &args::Merge) -> Result<ExitCode> {
-    let model = args.base.open(None, &Device::cpu())?;
+    let model = args.base.open(&args.base.sizes(usize::MAX)?, &Device::cpu())?;
     hub::save(&model, &args.out, &tokenizer_files(&args.base.model)?)?;
     println!("{}", args.out.display());
     Ok(ExitCode::SUCCESS)

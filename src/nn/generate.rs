@@ -20,11 +20,13 @@ pub struct Sampling {
 /// `count` tokens after `prompt`, which must not be empty. Beyond the model's context, the older half is forgotten.
 pub fn generate(model: &Model, prompt: &[u32], count: usize, sampling: Sampling) -> Result<Vec<u32>> {
     let mut written = Vec::new();
+    if count == 0 {
+        return Ok(written);
+    }
     generate_while(model, prompt, sampling, |token| {
         written.push(token);
         written.len() < count
     })?;
-    written.truncate(count);
     Ok(written)
 }
 

@@ -22,13 +22,14 @@ pub fn fresh<'a>(config: &'a Config, subject: &'a Subject, device: &Device, stor
 pub fn resume<'a>(
     config: &'a Config,
     subject: &'a Subject,
+    base: Option<&str>,
     device: &Device,
     store: &Store,
     see: &mut (dyn FnMut(Event<'_>) + Send),
 ) -> Result<Trainer<'a>> {
     let newest = store.newest(u64::MAX)?;
     let checkpoint = &newest.checkpoint;
-    agree(config, subject, device, checkpoint)?;
+    agree(config, subject, base, device, checkpoint)?;
     let trainer = Trainer::resume(config, &*subject.source, device, checkpoint)?;
     sweep(store.root())?;
     store.set_damaged_aside(&checkpoint.path)?;
@@ -37,13 +38,19 @@ pub fn resume<'a>(
 }
 
 /// Refuses to go on with anything that would make it another run.
-fn agree(config: &Config, subject: &Subject, device: &Device, checkpoint: &Checkpoint) -> Result<()> {
+fn agree(
+    config: &Config,
+    subject: &Subject,
+    base: Option<&str>,
+    device: &Device,
+    checkpoint: &Checkpoint,
+) -> Result<()> {
     let state = &checkpoint.state;
     let problem = if let Some((name, was, is)) = config.difference(&state.config) {
         format!("{name} was {was} and is now {is}")
     } else if state.data != subject.fingerprint {
         "data: the text is not the one it learnt".into()
-    } else if state.base != config.base_fingerprint()? {
+    } else if state.base.as_deref() != base {
         "model: its files are not those that it began with".into()
     } else if state.device != device.name() {
         format!("device was {} and is now {}", state.device, device.name())

@@ -223,7 +223,7 @@ impl Config {
             momentum: self.momentum.or(Some(usual.momentum)),
             warmup: self.warmup.or(Some((self.steps / 10).min(100))),
             kv_heads: self.kv_heads.or(Some(model.kv_heads)),
-            context: self.positions()?.map_or(self.context, |positions| self.context.min(positions)),
+            context: self.longest()?,
             ..self.clone()
         };
         full.check()?;

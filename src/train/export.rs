@@ -1,10 +1,12 @@
 //! What a run leaves for other programs: a model in Hugging Face's layout, or an adapter as PEFT keeps it.
 
 use super::{Adapter, Checkpoint, Config, Trained};
+use crate::data::Vocabulary;
 use crate::error::{Error, Result};
 use crate::io::{self, Files, hub};
 use crate::lowrank::{Keep, bake, merge};
 use crate::nn::Model;
+use serde_json::json;
 use std::path::{Path, PathBuf};
 
 /// Files of a tokenizer, and what goes with it.
@@ -48,10 +50,7 @@ impl Trained {
                 }
                 let files = match (base, &self.vocabulary) {
                     (Some(base), _) => tokenizer_files(base)?,
-                    (None, Some(vocabulary)) => {
-                        let text = serde_json::to_vec_pretty(&vocabulary.to_hugging_face()).expect("plain data");
-                        [("tokenizer.json".to_string(), text)].into()
-                    }
+                    (None, Some(vocabulary)) => own_tokenizer(vocabulary),
                     (None, None) => Files::new(),
                 };
                 let folder = anew(&out, "model")?;
@@ -60,6 +59,13 @@ impl Trained {
             }
         }
     }
+}
+
+/// A vocabulary as other programs read it, and that it goes with no class of its own there.
+fn own_tokenizer(vocabulary: &Vocabulary) -> Files {
+    let class = json!({"tokenizer_class": "PreTrainedTokenizerFast"});
+    let files = [("tokenizer.json", vocabulary.to_hugging_face()), ("tokenizer_config.json", class)];
+    files.map(|(name, text)| (name.into(), serde_json::to_vec_pretty(&text).expect("plain data"))).into()
 }
 
 #[cfg(feature = "hub")]

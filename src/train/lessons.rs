@@ -58,13 +58,18 @@ fn notes(set: &Dataset, max_length: usize) -> Vec<String> {
     notes
 }
 
+/// What the order of examples is a function of.
+fn seed(config: &Config) -> Seed {
+    Seed(config.seed).named("batch")
+}
+
 impl Source for Lessons {
     fn batch(&self, config: &Config, step: u64, micro_step: u64) -> Batch {
-        self.train.batch(Seed(config.seed).named("batch"), step * config.accumulate + micro_step)
+        self.train.batch(seed(config), step * config.accumulate + micro_step)
     }
 
     fn share(&self, config: &Config, step: u64, micro_step: u64) -> f64 {
-        let counted = |micro_step| self.batch(config, step, micro_step).counted() as f64;
+        let counted = |m: u64| self.train.counted_in(seed(config), step * config.accumulate + m) as f64;
         match config.accumulate {
             1 => 1.0,
             all => counted(micro_step) / (0..all).map(counted).sum::<f64>(),
@@ -76,8 +81,8 @@ impl Source for Lessons {
     }
 
     fn largest(&self, config: &Config) -> Batch {
-        let [_, context] = self.train.longest();
-        let tokens = vec![0; config.batch.min(self.train.examples().len()) * context];
+        let [rows, context] = self.train.largest(config.batch);
+        let tokens = vec![0; rows * context];
         Batch { targets: tokens.clone(), ids: tokens, context }
     }
 

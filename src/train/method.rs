@@ -150,6 +150,7 @@ impl Config {
         Config {
             optimizer: None,
             adapter: Adapter::None,
+            base: None,
             compressed_layers: None,
             resample: None,
             projection: None,

@@ -109,11 +109,12 @@ pub fn run_on(
         None => Plan::new(&config, &subject)?,
     };
     plan.check(&config, &subject)?;
+    let base = config.base_fingerprint()?;
     let open = || Device::by_name_within(&config.device, config.memory.map(|Size(limit)| limit));
     let device = device.cloned().map_or_else(open, Ok)?;
     // In a worker of the pool, because every fork from outside would first have to wake one.
     rayon::scope(|_| {
-        let mut run = Run::start(&config, &subject, &device, &plan, control, see)?;
+        let mut run = Run::start(&config, &subject, base, &device, &plan, control, see)?;
         let profile = run.profiled(control.profile)?;
         run.finish(&plan, start, profile)
     })
@@ -139,6 +140,7 @@ impl<'a> Run<'a> {
     fn start(
         config: &'a Config,
         subject: &'a Subject,
+        base: Option<String>,
         device: &'a Device,
         plan: &Plan,
         control: Control<'a>,
@@ -151,11 +153,10 @@ impl<'a> Run<'a> {
         };
         let store = Store::new(out.join("checkpoint"), config.keep);
         let trainer = match control.resume {
-            true => resume(config, subject, device, &store, see)?,
+            true => resume(config, subject, base.as_deref(), device, &store, see)?,
             false => fresh(config, subject, device, &store)?,
         };
         let (log, history) = Log::open(&out.join("metrics.jsonl"), trainer.progress.step)?;
-        let base = config.base_fingerprint()?;
         let (pace, stop) = (Pace::default(), control.stop);
         let mut run = Run { config, device, subject, base, trainer, out, store, log, history, pace, stop, see };
         run.device.ledger().reset_peak();

@@ -41,7 +41,7 @@ fn lessons(config: &Config, folder: &Path) -> Result<Subject> {
         return Err(Error::Config("data: a file or folder to learn from is needed beside a model".into()));
     };
     let tokenizer = crate::data::Tokenizer::open(folder)?;
-    let vocabulary = hub::read_config(folder)?.vocabulary;
+    let vocabulary = hub::read_config(folder, config.context)?.vocabulary;
     if tokenizer.size() > vocabulary {
         let problem = format!("its tokenizer has {} tokens, the model {vocabulary}", tokenizer.size());
         return Err(Error::Data { path: folder.into(), problem });
@@ -57,23 +57,27 @@ fn lessons(_: &Config, _: &Path) -> Result<Subject> {
 }
 
 impl Config {
-    /// Sizes of the model that such a run trains.
-    pub fn sizes(&self, subject: &Subject) -> Result<ModelConfig> {
+    /// Sizes of the model that such a run trains; `vocabulary` is for a new one.
+    pub fn sizes(&self, vocabulary: Option<&Vocabulary>) -> Result<ModelConfig> {
         match &self.model {
-            Some(folder) => hub::read_config(folder),
-            None => Ok(self.model(subject.vocabulary.as_ref().map_or(1, Vocabulary::size))),
+            Some(folder) => {
+                let sizes = hub::read_config(folder, self.context)?;
+                Ok(ModelConfig { dropout: self.dropout, ..sizes })
+            }
+            None => match vocabulary {
+                Some(vocabulary) => Ok(self.model(vocabulary.size())),
+                None => Err(Error::Config("model: nothing says which model the run began with".into())),
+            },
         }
     }
 
     /// The model at the run's beginning, with its adapters: a function of the resolved configuration and the files that it
     /// names. `vocabulary` is for a new model.
     pub fn fresh(&self, vocabulary: Option<&Vocabulary>, device: &Device) -> Result<Model> {
-        let mut model = match (&self.model, vocabulary) {
-            (Some(folder), _) => hub::open(folder, Some(self.context), device)?,
-            (None, Some(vocabulary)) => {
-                Model::new(&self.model(vocabulary.size()), Seed(self.seed).named("model"), device)?
-            }
-            (None, None) => return Err(Error::Config("model: nothing says which model the run began with".into())),
+        let sizes = self.sizes(vocabulary)?;
+        let mut model = match &self.model {
+            Some(folder) => hub::load(folder, &sizes, device)?,
+            None => Model::new(&sizes, Seed(self.seed).named("model"), device)?,
         };
         if let Some(format) = self.base {
             quantise(&mut model, format, &[ALL_LINEAR])?;
@@ -87,8 +91,9 @@ impl Config {
         self.model.as_deref().map(hub::fingerprint).transpose()
     }
 
-    /// Tokens that the model has positions for, if it is one of files.
-    pub(super) fn positions(&self) -> Result<Option<usize>> {
-        self.model.as_deref().map(|folder| hub::read_config(folder).map(|config| config.context)).transpose()
+    /// Longest sequence, in tokens, that the model can have of those wanted.
+    pub(super) fn longest(&self) -> Result<usize> {
+        let read = |folder: &Path| hub::read_config(folder, self.context).map(|sizes| sizes.context);
+        self.model.as_deref().map_or(Ok(self.context), read)
     }
 }

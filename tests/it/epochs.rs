@@ -60,8 +60,11 @@ proptest! {
             let per_epoch = batches.batches_per_epoch();
             for epoch in 0..2 {
                 let of_epoch = || (epoch * per_epoch..(epoch + 1) * per_epoch).map(|i| batches.batch(Seed(seed), i));
-                of_epoch().for_each(|batch| fits(&batch, max_length, batches.longest()));
+                of_epoch().for_each(|batch| fits(&batch, max_length, batches.largest(rows)));
                 prop_assert_eq!(&counted(of_epoch()), &expected, "{:?}, epoch {}", layout, epoch);
+                for (index, batch) in (epoch * per_epoch..).zip(of_epoch()) {
+                    prop_assert_eq!(batches.counted_in(Seed(seed), index), batch.counted());
+                }
             }
             prop_assert_eq!(&counted(batches.validation(rows)), &expected);
         }
@@ -107,9 +110,9 @@ fn the_largest_batch_comes_in_an_epoch() {
             [batch.ids.len() / batch.context, batch.context]
         });
         assert!(
-            sizes.clone().any(|size| size == batches.longest()),
+            sizes.clone().any(|size| size == batches.largest(3)),
             "{:?} is not among {:?}",
-            batches.longest(),
+            batches.largest(3),
             sizes.collect::<Vec<_>>()
         );
     }
@@ -119,7 +122,7 @@ fn the_largest_batch_comes_in_an_epoch() {
 fn packed_rows_are_full_and_padded_ones_stand_alone() {
     let shapes = [(5, 2), (3, 0), (4, 0)];
     let packed = Batches::new(examples(&shapes), 1, 6, Layout::Packed);
-    assert_eq!((packed.batches_per_epoch(), packed.longest()), (2, [1, 6]));
+    assert_eq!((packed.batches_per_epoch(), packed.largest(1)), (2, [1, 6]));
     let line: Vec<u32> = (0..2).flat_map(|index| packed.batch(Seed(1), index).ids).collect();
     let mut tokens = line.clone();
     tokens.sort_unstable();

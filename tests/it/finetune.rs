@@ -80,8 +80,7 @@ fn every_method_leaves_what_it_reported() {
             let trained = tiny::train(&config, false).unwrap();
             let losses: Vec<f64> = trained.history.iter().filter_map(|line| line.val_loss).collect();
             let best = losses.iter().copied().fold(f64::INFINITY, f64::min);
-            let (planned, found) = (trained.report.planned_peak_bytes.total, trained.report.peak_bytes.total);
-            assert!(planned.abs_diff(found) as f64 <= 0.01 * found as f64, "{name}: planned {planned}, took {found}");
+            tiny::assert_as_planned(&trained.report, name);
             let before = held_back(&config, &hub::open(&model, None, &Device::cpu()).unwrap());
             assert!(best < before - 1e-3, "{arch:?} {name}: {best} after {before}");
             let out = trained.export().unwrap();
@@ -110,8 +109,7 @@ fn frozen_weights_in_fewer_bits_train_adapters_as_planned() {
     for format in [None, Some(Format::BF16), Some(Format::Int8), Some(Format::Nf4)] {
         let config = Config { base: format, ..config(folder.path(), &model, &format!("{format:?}")) };
         let trained = tiny::train(&config, false).unwrap();
-        let (planned, found) = (trained.report.planned_peak_bytes.total, trained.report.peak_bytes.total);
-        assert!(planned.abs_diff(found) as f64 <= 0.01 * found as f64, "{format:?}: planned {planned}, took {found}");
+        tiny::assert_as_planned(&trained.report, &format!("{format:?}"));
         let losses: Vec<f64> = trained.history.iter().filter_map(|line| line.val_loss).collect();
         assert!(losses[1] < losses[0], "{format:?}: {losses:?}");
         weights.push(trained.report.peak_bytes.weights);
@@ -144,6 +142,19 @@ fn a_run_resumes_inside_epochs_and_accumulation_with_dropout() {
         }
         assert_same(whole.out.as_deref().unwrap(), pieces.out.as_deref().unwrap(), whole.steps);
     }
+}
+
+/// The model's own dropout too, though its files say none.
+#[test]
+fn dropout_changes_what_is_learnt() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = base(folder.path(), Arch::Llama);
+    let loss = |name: &str, dropout, adapter_dropout| {
+        let config = Config { dropout, adapter_dropout, steps: 2, ..config(folder.path(), &model, name) };
+        tiny::train(&config, false).unwrap().history[0].loss.unwrap()
+    };
+    let [none, own, beside] = [loss("none", 0.0, 0.0), loss("own", 0.5, 0.0), loss("beside", 0.0, 0.5)];
+    assert!((none - own).abs() > 1e-3 && none != beside, "{none}, {own}, {beside}");
 }
 
 /// Micro-batches weigh as many tokens as they have that count.
@@ -294,6 +305,13 @@ fn the_commands_go_together() {
     assert!(after < before, "{after} after {before}");
     let shrunk = loss(&["--model", &model, "--adapter", &small]);
     assert!(after < shrunk + 1e-3 && shrunk < before, "{shrunk} between {after} and {before}");
+    let clamped = prints(&["eval", "--data", data, "--model", &model, "--json", "--device", "cpu"]);
+    let clamped: serde_json::Value = serde_json::from_str(&clamped).unwrap();
+    assert_eq!(clamped["loss"].as_f64(), Some(before), "longer windows than the model has are as long as it has");
+    let fewer = path("fewer");
+    let said =
+        prints(&["finetune", "--model", &model, "--data", data, "--out", &fewer, "--base", "nf4", "--steps", "1"]);
+    assert!(said.contains("validation loss"), "{said}");
     let merged = path("merged");
     prints(&["merge", "--model", &model, "--adapter", &adapter, "--out", &merged]);
     assert!((loss(&["--model", &merged]) - after).abs() < 1e-5);

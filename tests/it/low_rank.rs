@@ -56,11 +56,8 @@ fn base(folder: &Path, out: &str) -> Config {
 
 /// Runs, and compares what it took with its plan, tag by tag.
 fn as_planned(config: &Config, name: &str) {
-    let report = tiny::train(config, false).unwrap_or_else(|error| panic!("{name}: {error}")).report;
-    for ((tag, planned), (_, found)) in report.planned_peak_bytes.rows().into_iter().zip(report.peak_bytes.rows()) {
-        let miss = planned.abs_diff(found) as f64 / found.max(1) as f64;
-        assert!(miss <= 0.01, "{name}: {tag} was planned at {planned} bytes and took {found}");
-    }
+    let trained = tiny::train(config, false).unwrap_or_else(|error| panic!("{name}: {error}"));
+    tiny::assert_as_planned(&trained.report, name);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Runs small enough to be made by the dozen.
 
-use eckart::train::{Config, Control, Event, Metrics, Trained, run};
+use eckart::train::{Config, Control, Event, Metrics, Report, Trained, run};
 use eckart::{Result, Seed};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -72,6 +72,14 @@ pub fn checkpoint(out: &Path, step: u64) -> Vec<(String, Vec<u8>)> {
         .collect();
     files.sort();
     files
+}
+
+/// What a run took is what was planned, tag by tag.
+pub fn assert_as_planned(report: &Report, name: &str) {
+    for ((tag, planned), (_, found)) in report.planned_peak_bytes.rows().into_iter().zip(report.peak_bytes.rows()) {
+        let miss = planned.abs_diff(found) as f64 / found.max(1) as f64;
+        assert!(miss <= 0.01, "{name}: {tag} was planned at {planned} bytes and took {found}");
+    }
 }
 
 /// Whether two runs left the same checkpoint after `step` steps and the same lines.

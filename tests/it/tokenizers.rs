@@ -2,7 +2,7 @@
 
 use crate::published::{bytes, folder, read, tokenizer, tokens};
 use crate::shared;
-use eckart::data::Tokenizer;
+use eckart::data::{Tokenizer, Vocabulary};
 use serde_json::json;
 use std::path::Path;
 
@@ -171,4 +171,19 @@ fn a_folder_without_a_tokenizer_says_what_it_lacks() {
     let words = folder(&[("vocab.txt", "one\ntwo\n")]);
     let message = Tokenizer::open(words.path()).err().unwrap().to_string();
     assert!(message.contains("[CLS]"), "{message}");
+}
+
+/// What `train` learns by is read by this library as it was: by characters and by bytes.
+#[test]
+fn own_vocabularies_are_tokenizers() {
+    let text = "häßlich, and\nsome lines\r\n\t ~\u{7f}\u{1F980}";
+    let every: String = (0..0x300).filter_map(char::from_u32).collect();
+    let bytes = Vocabulary::Bytes;
+    for (vocabulary, text) in [(&Vocabulary::of(text.as_bytes()), text), (&bytes, text), (&bytes, &every)] {
+        let folder = folder(&[("tokenizer.json", &vocabulary.to_hugging_face().to_string())]);
+        let tokenizer = Tokenizer::open(folder.path()).unwrap();
+        let tokens = tokenizer.encode(text).unwrap();
+        assert_eq!(tokens, vocabulary.encode(text.as_bytes()).unwrap());
+        assert_eq!((tokenizer.decode(&tokens).as_str(), tokenizer.size()), (text, vocabulary.size()));
+    }
 }

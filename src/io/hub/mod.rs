@@ -23,9 +23,11 @@ const CONFIG: &str = "config.json";
 /// A table of rotary positions of this many bytes is made for any model; a larger one if the weights are as large.
 const SMALL: u64 = 64 << 20;
 
-/// Reads the sizes of the model in `folder`, with the longest context that it has.
-pub fn read_config(folder: &Path) -> Result<ModelConfig> {
-    read_config_within(folder, None)
+/// Reads the sizes of the model in `folder`, with the longest context that it can have up to `most` tokens.
+pub fn read_config(folder: &Path, most: usize) -> Result<ModelConfig> {
+    // One token fits into every window.
+    let positions = read_config_within(folder, Some(1))?.positions();
+    read_config_within(folder, Some(most.min(positions)))
 }
 
 fn read_config_within(folder: &Path, context: Option<usize>) -> Result<ModelConfig> {
@@ -41,10 +43,14 @@ fn read_config_within(folder: &Path, context: Option<usize>) -> Result<ModelConf
 ///
 /// The files must not be changed meanwhile.
 pub fn open(folder: &Path, context: Option<usize>, device: &Device) -> Result<Model> {
-    let config = read_config_within(folder, context)?;
+    load(folder, &read_config_within(folder, context)?, device)
+}
+
+/// The same for sizes that were [read](read_config) there and may say another dropout.
+pub fn load(folder: &Path, config: &ModelConfig, device: &Device) -> Result<Model> {
     let shards = Shards::open(folder)?;
-    check_table(&config, shards.length()?, folder)?;
-    let mut model = Model::unset(&config, device)?;
+    check_table(config, shards.length()?, folder)?;
+    let mut model = Model::unset(config, device)?;
     weights::load(&mut model, &shards, folder, device)?;
     device.wait()?;
     Ok(model)

@@ -1,10 +1,10 @@
 //! Flags of `finetune`.
 
-use super::begun;
+use super::common::Common;
 use clap::{Args, ValueEnum};
-use eckart::Result;
 use eckart::ops::quantised::Format;
-use eckart::train::{Adapter, Config, Method, Size};
+use eckart::train::{Adapter, Config, Method};
+use eckart::{Error, Result};
 use std::path::PathBuf;
 
 /// What is trained of a model, and how.
@@ -70,6 +70,8 @@ impl Bits {
 
 #[derive(Args)]
 pub struct Finetune {
+    #[command(flatten)]
+    common: Common,
     /// Folder of the model: config.json, model.safetensors, tokenizer.json
     #[arg(long, value_name = "DIR", required_unless_present_any = ["config", "resume"])]
     model: Option<PathBuf>,
@@ -79,27 +81,9 @@ pub struct Finetune {
     /// What is trained, and how; lora unless said otherwise
     #[arg(long)]
     method: Option<Way>,
-    /// Settings in YAML, mlx-lm's names understood; flags override them
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Folder of the run; without it, the next number below `runs`
-    #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
-    /// auto, cpu, gpu or a device's name
-    #[arg(long, value_name = "NAME")]
-    device: Option<String>,
-    /// Most memory that may be held, such as 8GiB
-    #[arg(long, value_name = "SIZE")]
-    memory: Option<Size>,
     /// How frozen weights are stored beside adapters
     #[arg(long)]
     base: Option<Bits>,
-    /// Rank of adapters, or of an optimizer's subspaces
-    #[arg(long, value_name = "R")]
-    rank: Option<usize>,
-    /// Factor on adapters, divided by their rank
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    alpha: Option<f64>,
     /// Divide it by the rank's root instead
     #[arg(long)]
     rank_stabilised: bool,
@@ -109,18 +93,6 @@ pub struct Finetune {
     /// Probability that training drops an element of what an adapter is given
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     adapter_dropout: Option<f64>,
-    /// How many times as fast as A the B of lora+ learns
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    lora_plus_ratio: Option<f64>,
-    /// Optimizer steps
-    #[arg(long, value_name = "N")]
-    steps: Option<u64>,
-    /// Examples in a micro-batch
-    #[arg(long, value_name = "N")]
-    batch: Option<usize>,
-    /// Micro-batches in a step
-    #[arg(long, value_name = "N")]
-    accumulate: Option<u64>,
     /// Most tokens of an example; longer ones are cut off, and counted
     #[arg(long, value_name = "N")]
     max_length: Option<usize>,
@@ -130,27 +102,12 @@ pub struct Finetune {
     /// Put examples one after the other into full windows instead of filling up
     #[arg(long)]
     pack: bool,
-    /// Keep less for backward and compute it again: less memory, more time
-    #[arg(long)]
-    recompute: bool,
-    /// Highest learning rate
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    lr: Option<f64>,
     /// Decoupled decay of weights
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     weight_decay: Option<f64>,
-    /// What all randomness is a function of
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
     /// Steps from one line of metrics.jsonl to the next
     #[arg(long, value_name = "N")]
     report_every: Option<u64>,
-    /// Steps from one validation to the next
-    #[arg(long, value_name = "N")]
-    eval_every: Option<u64>,
-    /// Steps from one checkpoint to the next
-    #[arg(long, value_name = "N")]
-    save_every: Option<u64>,
     /// Stop when so many validations in a row were no better than the best
     #[arg(long, value_name = "N")]
     patience: Option<u64>,
@@ -165,15 +122,17 @@ pub struct Finetune {
 impl Finetune {
     /// File and flags together; a run to be resumed has its settings from its checkpoint, unless a file is given.
     pub fn settings(&self) -> Result<Config> {
-        let usual = Config::fine_tuning();
-        let mut config = begun(self.config.as_deref(), self.out.as_deref(), self.resume, usual)?;
+        let mut config = self.common.begun(self.resume, Config::fine_tuning())?;
         self.apply(&mut config);
-        Ok(config)
+        match config.model {
+            Some(_) => Ok(config),
+            None => Err(Error::Config("model: give the folder of the model to begin with".into())),
+        }
     }
 
     fn apply(&self, config: &mut Config) {
-        set!(self, config: model, data, out, device, memory, rank, alpha, adapter_dropout, lora_plus_ratio, steps);
-        set!(self, config: batch, accumulate, lr, weight_decay, seed, report_every, eval_every, save_every, patience);
+        self.common.apply(config);
+        set!(self, config: model, data, adapter_dropout, weight_decay, report_every, patience);
         if let Some(way) = self.method {
             way.set(config);
         }
@@ -189,6 +148,5 @@ impl Finetune {
         config.rank_stabilised |= self.rank_stabilised;
         config.mask_prompt |= self.mask_prompt;
         config.pack |= self.pack;
-        config.recompute |= self.recompute;
     }
 }
