@@ -22,6 +22,8 @@ mod select;
 mod start;
 mod subspace;
 pub mod svd;
+mod watch;
+mod whiten;
 
 pub use adapt::{AdapterConfig, adapt};
 pub use attach::{Initial, Ready, attach, initial};
@@ -42,3 +44,5 @@ pub use resize::product_svd;
 pub use select::select;
 pub use start::Start;
 pub use subspace::{InSubspace, Lift, Transfer};
+pub(crate) use watch::{Watch, watch};
+pub use whiten::whitening;
