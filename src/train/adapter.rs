@@ -29,20 +29,26 @@ impl Config {
         if self.adapter == Adapter::None {
             return Ok(());
         }
+        let (without, with): (Vec<_>, Vec<_>) = self.rank_pattern.iter().partition(|(_, rank)| **rank == 0);
         let adapters = AdapterConfig {
             rank: self.rank,
             alpha: self.alpha,
             rank_stabilised: self.rank_stabilised,
             targets: self.adapted_layers(model)?,
+            exclude: without.into_iter().map(|(name, _)| name.clone()).collect(),
+            rank_pattern: with.into_iter().map(|(name, rank)| (name.clone(), *rank)).collect(),
+            alpha_pattern: self.alpha_pattern.clone().into_iter().collect(),
             dora: self.adapter == Adapter::Dora,
             dropout: self.adapter_dropout,
             ..AdapterConfig::default()
         };
-        adapt(model, &adapters, Seed(self.seed).named("adapters")).map(drop)
+        adapt(model, &adapters, Seed(self.seed).named("adapters"))?;
+        self.cut_down(model);
+        Ok(())
     }
 
     /// Paths of the layers that get adapters.
-    fn adapted_layers(&self, model: &mut Model) -> Result<Vec<String>> {
+    pub(super) fn adapted_layers(&self, model: &mut Model) -> Result<Vec<String>> {
         let mut layers = self.named_layers(model)?;
         if let Some(last) = self.last_layers {
             let blocks = layers.iter().filter_map(|path| block(path)).max().map_or(0, |block| block + 1);

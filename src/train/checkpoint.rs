@@ -2,6 +2,7 @@
 //! `best-00000200`, which has the model alone.
 //! Of the model, what trains: the rest is made anew from the configuration.
 
+use super::growth::fit;
 use super::state::{FORMAT, Progress, State};
 use crate::device::{Array, Device, Tag, tagged};
 use crate::error::{Error, Result};
@@ -72,6 +73,7 @@ impl Checkpoint {
 
     /// Gives what trains of such a model the values that were saved.
     pub fn restore(&self, model: &mut Model) -> Result<()> {
+        fit(model, &self.state.ranks);
         let arrays = self.arrays(MODEL, &model.device())?;
         restore_trained(model, arrays, &self.path.join(MODEL))
     }

@@ -29,7 +29,8 @@ impl Plan {
     }
 
     pub(super) fn on(device: Device, config: &Config, subject: &Subject) -> Result<Plan> {
-        let model = config.fresh(subject.vocabulary.as_ref(), &device)?;
+        let mut model = config.fresh(subject.vocabulary.as_ref(), &device)?;
+        config.grown(&mut model);
         Plan::of_trainer(Trainer::of_model(config, model, &Largest(&*subject.source))?, &device)
     }
 
@@ -48,6 +49,9 @@ impl Plan {
         device.ledger().reset_peak();
         while let Outcome::Held = trainer.advance()? {}
         trainer.evaluate()?;
+        if let Some(growth) = &trainer.config.growth {
+            trainer.candidates(growth)?;
+        }
         let peak = device.ledger().peak();
         let parameters = trainer.model.parameters().iter().map(|(_, p)| p.tensor().count()).sum();
         Ok(Plan { parameters, peak_bytes: peak.into(), reserved_bytes: Device::most_reserved(peak.total()) })

@@ -268,7 +268,7 @@ fn a_published_model_makes_of_shakespeare_what_it_should() {
 
 /// What a command prints; it must not fail.
 #[cfg(feature = "cli")]
-fn prints(args: &[&str]) -> String {
+pub fn prints(args: &[&str]) -> String {
     let output = crate::cli::eckart(args).output().unwrap();
     assert!(output.status.success(), "{args:?}: {}", crate::cli::stderr(&output));
     String::from_utf8(output.stdout).unwrap()

@@ -12,6 +12,7 @@ mod chat;
 mod checker;
 #[cfg(feature = "cli")]
 mod cli;
+mod curvature;
 mod data;
 mod epochs;
 #[cfg(feature = "hub")]
@@ -76,11 +77,14 @@ mod project;
 mod published;
 mod qlora;
 mod quantised;
+#[cfg(feature = "hub")]
+mod ranks;
 mod refusals;
 mod resume;
 mod second_order;
 mod shared;
 mod style;
+mod survey;
 mod tiny;
 #[cfg(feature = "hub")]
 mod tokenizers;
