@@ -132,5 +132,5 @@ fn along<M: Module + Clone>(
 /// u v of each layer, with a random sign.
 fn signed(pairs: &[[Tensor; 2]], seed: Seed) -> Vec<Direction> {
     let sign = |i: usize| if seed.block(i as u64)[0] & 1 == 0 { 1.0 } else { -1.0 };
-    pairs.iter().enumerate().map(|(i, [u, v])| Direction::Outer(u.clone(), v * sign(i))).collect()
+    pairs.iter().enumerate().map(|(i, [u, v])| Direction::Outer(Box::new([u.clone(), v * sign(i)]))).collect()
 }

@@ -14,7 +14,7 @@ pub(super) enum Direction {
     /// Random signs.
     Signs(Seed),
     /// u v, of u [in, 1] and v [1, out].
-    Outer(Tensor, Tensor),
+    Outer(Box<[Tensor; 2]>),
 }
 
 impl Direction {
@@ -22,7 +22,7 @@ impl Direction {
     pub fn forth(&self, x: &Tensor, outputs: usize) -> Tensor {
         match self {
             Direction::Signs(seed) => x.rows().t().project(signs(*seed, outputs)).t() * (outputs as f64).sqrt(),
-            Direction::Outer(u, v) => x.rows().matmul(u).matmul(v),
+            Direction::Outer(uv) => x.rows().matmul(&uv[0]).matmul(&uv[1]),
         }
     }
 
@@ -34,7 +34,7 @@ impl Direction {
                 let outputs = y.shape()[1];
                 y.t().project_back(signs(*seed, outputs), inputs).t() * (outputs as f64).sqrt()
             }
-            Direction::Outer(u, v) => y.rows().matmul(&v.t()).matmul(&u.t()),
+            Direction::Outer(uv) => y.rows().matmul(&uv[1].t()).matmul(&uv[0].t()),
         }
     }
 }

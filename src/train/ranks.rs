@@ -141,12 +141,16 @@ impl Measure<'_> {
         let before = self.of(from)?;
         let mut costs = Vec::new();
         for (i, curve) in self.curves.iter().enumerate() {
-            if !known.contains_key(&curve.sizes) {
-                let mut more = from.to_vec();
-                more[i] = (more[i] + 1).min(curve.full_rank());
-                known.insert(curve.sizes, self.of(&more)?.saturating_sub(before).max(1));
-            }
-            costs.push(known[&curve.sizes]);
+            let cost = match known.get(&curve.sizes) {
+                Some(&cost) => cost,
+                None => {
+                    let mut more = from.to_vec();
+                    more[i] = (more[i] + 1).min(curve.full_rank());
+                    self.of(&more)?.saturating_sub(before).max(1)
+                }
+            };
+            known.insert(curve.sizes, cost);
+            costs.push(cost);
         }
         Ok(costs)
     }

@@ -75,11 +75,11 @@ impl Searching<'_> {
             }
             let mut done: Vec<Trial> = Vec::new();
             for place in 0..count {
-                let (number, point) = match rung {
-                    0 => {
+                let (number, point) = match alive.get(place) {
+                    Some(earlier) => (earlier.number, earlier.point.clone()),
+                    None => {
                         (place, proposals.next(&done.iter().map(|t| (t.point.clone(), t.val_loss)).collect::<Vec<_>>()))
                     }
-                    _ => (alive[place].number, alive[place].point.clone()),
                 };
                 let trial = match table.find(number, steps) {
                     Some(known) => known,
