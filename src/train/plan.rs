@@ -1,4 +1,5 @@
-//! How much memory a run needs, before any is allocated: one real step and one validation batch on the null device.
+//! How much memory a run needs, before any is allocated: its model made, one real step and one validation batch on the null
+//! device.
 
 use super::source::Largest;
 use super::trainer::{Outcome, Trainer};
@@ -44,8 +45,8 @@ impl Plan {
         Plan::of_trainer(Trainer::of_model(config, fresh, &corpus)?, &device)
     }
 
+    /// With the making of the model, which may take more than a step.
     fn of_trainer(mut trainer: Trainer<'_>, device: &Device) -> Result<Plan> {
-        device.ledger().reset_peak();
         while let Outcome::Held = trainer.advance()? {}
         trainer.evaluate()?;
         let peak = device.ledger().peak();

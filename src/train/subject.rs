@@ -5,7 +5,6 @@ use crate::data::{Corpus, EMBEDDED, Vocabulary};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::{self, hub};
-use crate::lowrank::{ALL_LINEAR, quantise};
 use crate::nn::{Model, ModelConfig};
 use crate::rng::Seed;
 use std::path::Path;
@@ -75,13 +74,11 @@ impl Config {
     /// names. `vocabulary` is for a new model.
     pub fn fresh(&self, vocabulary: Option<&Vocabulary>, device: &Device) -> Result<Model> {
         let sizes = self.sizes(vocabulary)?;
-        let mut model = match &self.model {
-            Some(folder) => hub::load(folder, &sizes, device)?,
-            None => Model::new(&sizes, Seed(self.seed).named("model"), device)?,
+        let mut model = match (&self.model, self.base) {
+            (Some(folder), Some(format)) => hub::load_in(format, folder, &sizes, device)?,
+            (Some(folder), None) => hub::load(folder, &sizes, device)?,
+            (None, _) => Model::new(&sizes, Seed(self.seed).named("model"), device)?,
         };
-        if let Some(format) = self.base {
-            quantise(&mut model, format, &[ALL_LINEAR])?;
-        }
         self.adapt(&mut model)?;
         Ok(model)
     }

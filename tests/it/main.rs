@@ -50,6 +50,7 @@ mod gpu_train;
 mod hadamard;
 mod hessian;
 mod hub;
+mod hub_bits;
 mod hub_files;
 #[cfg(feature = "cli")]
 mod kill;

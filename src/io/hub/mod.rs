@@ -12,10 +12,14 @@ pub use save::save;
 
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::lowrank::{ALL, chosen};
+use crate::module::Path as ModulePath;
 use crate::nn::{Arch, Model, ModelConfig};
+use crate::ops::quantised::Format;
 use shards::Shards;
 use std::io::Read;
 use std::path::Path;
+use weights::Weights;
 
 /// The file with a model's sizes.
 const CONFIG: &str = "config.json";
@@ -48,10 +52,47 @@ pub fn open(folder: &Path, context: Option<usize>, device: &Device) -> Result<Mo
 
 /// The same for sizes that were [read](read_config) there and may say another dropout.
 pub fn load(folder: &Path, config: &ModelConfig, device: &Device) -> Result<Model> {
+    read(folder, config, device, |_, _| Ok(()))
+}
+
+/// The same with the weights of linear layers, all but embeddings and head, in fewer bits: each is packed as it is read, so
+/// that no other form of it is ever on the device. The bits are those of [`quantise`](crate::lowrank::quantise()).
+///
+/// A weight that is not finite, or too large for the format, is an error that names it.
+pub fn load_in(format: Format, folder: &Path, config: &ModelConfig, device: &Device) -> Result<Model> {
+    read(folder, config, device, |model, weights| weights.set_in(format, model))
+}
+
+/// The same, one linear map after the other, embeddings and head too: `see` is given the path of each when its weight is
+/// there as the files have it, and may put another map in its place before the next is read.
+pub fn load_by_layer(
+    folder: &Path,
+    config: &ModelConfig,
+    device: &Device,
+    see: &mut dyn FnMut(&mut Model, &str) -> Result<()>,
+) -> Result<Model> {
+    read(folder, config, device, |model, weights| {
+        for path in chosen(model, &[ALL])? {
+            weights.set_map(model, &path)?;
+            see(model, &path)?;
+        }
+        Ok(())
+    })
+}
+
+/// Sets some weights as `some` does, then all others.
+fn read(
+    folder: &Path,
+    config: &ModelConfig,
+    device: &Device,
+    some: impl FnOnce(&mut Model, &mut Weights<'_>) -> Result<()>,
+) -> Result<Model> {
     let shards = Shards::open(folder)?;
     check_table(config, shards.length()?, folder)?;
     let mut model = Model::unset(config, device)?;
-    weights::load(&mut model, &shards, folder, device)?;
+    let mut weights = Weights::of(&model, &shards, folder, device)?;
+    some(&mut model, &mut weights)?;
+    weights.set(&ModulePath::root(), &mut model)?;
     device.wait()?;
     Ok(model)
 }
