@@ -91,6 +91,12 @@ impl AdapterConfig {
         }
     }
 
+    /// Paths and ranks of the layers to adapt.
+    pub(super) fn places(&self, model: &mut dyn Module) -> Result<Vec<(String, usize)>> {
+        let chosen = self.chosen(model)?;
+        Ok(chosen.into_iter().map(|place| (place.path.clone(), self.sizes(&place).0)).collect())
+    }
+
     /// The adapter of one layer.
     fn adapter(&self, place: &Place, map: &LinearMap, seed: Seed) -> Result<Adapter> {
         let problem = |text: String| Err(Error::Config(format!("{}: {text}", place.path)));

@@ -20,6 +20,7 @@ mod quantised;
 mod resize;
 mod select;
 mod start;
+mod steepest;
 mod subspace;
 pub mod svd;
 
@@ -41,4 +42,5 @@ pub use quantised::{Quantised, dequantise, quantise};
 pub use resize::product_svd;
 pub use select::select;
 pub use start::Start;
+pub use steepest::steepest;
 pub use subspace::{InSubspace, Lift, Transfer};

@@ -2,7 +2,7 @@
 
 use super::Config;
 use crate::error::Result;
-use crate::lowrank::{AdapterConfig, LoraPlus, adapt};
+use crate::lowrank::{AdapterConfig, LoraPlus, Start, adapt};
 use crate::nn::Model;
 use crate::optim::Group;
 use crate::rng::Seed;
@@ -24,25 +24,36 @@ pub enum Adapter {
 }
 
 impl Config {
-    /// Puts the adapters on, if there are to be any; the configuration must be resolved.
-    pub fn adapt(&self, model: &mut Model) -> Result<()> {
+    /// Puts the adapters on, if there are to be any, starting so; the configuration must be resolved.
+    pub fn adapt(&self, model: &mut Model, start: Start) -> Result<()> {
         if self.adapter == Adapter::None {
             return Ok(());
         }
-        let adapters = AdapterConfig {
+        let adapters = self.adapters(start, self.adapted_layers(model)?);
+        adapt(model, &adapters, self.adapters_seed()).map(drop)
+    }
+
+    /// The adapters of these layers.
+    pub(super) fn adapters(&self, start: Start, targets: Vec<String>) -> AdapterConfig {
+        AdapterConfig {
             rank: self.rank,
             alpha: self.alpha,
             rank_stabilised: self.rank_stabilised,
-            targets: self.adapted_layers(model)?,
+            targets,
+            start,
             dora: self.adapter == Adapter::Dora,
             dropout: self.adapter_dropout,
             ..AdapterConfig::default()
-        };
-        adapt(model, &adapters, Seed(self.seed).named("adapters")).map(drop)
+        }
+    }
+
+    /// What first factors are a function of.
+    pub(super) fn adapters_seed(&self) -> Seed {
+        Seed(self.seed).named("adapters")
     }
 
     /// Paths of the layers that get adapters.
-    fn adapted_layers(&self, model: &mut Model) -> Result<Vec<String>> {
+    pub(super) fn adapted_layers(&self, model: &mut Model) -> Result<Vec<String>> {
         let mut layers = self.named_layers(model)?;
         if let Some(last) = self.last_layers {
             let blocks = layers.iter().filter_map(|path| block(path)).max().map_or(0, |block| block + 1);

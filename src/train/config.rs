@@ -3,6 +3,7 @@
 use super::adapter::Adapter;
 use super::method::Method;
 use super::size::Size;
+use super::start::AdapterStart;
 use crate::error::{Error, Result};
 use crate::lowrank::{ALL_LINEAR, Lift, Projection, Transfer};
 use crate::nn::{Arch, ModelConfig};
@@ -58,6 +59,10 @@ pub struct Config {
     pub optimizer: Option<Method>,
     /// What is trained of the model: all, or adapters beside frozen maps.
     pub adapter: Adapter,
+    /// What adapters begin as: `uniform`, `gaussian`, `zero-a`, `pissa`, `pissa:ITERATIONS` or `lora-ga`.
+    pub start: AdapterStart,
+    /// Micro-batches whose gradient `lora-ga` begins with: the run's first.
+    pub start_batches: u64,
     /// Factor on adapters, divided by their rank.
     pub alpha: f64,
     /// Divide it by the rank's root instead.
@@ -149,6 +154,8 @@ impl Default for Config {
             recompute: false,
             optimizer: None,
             adapter: Adapter::None,
+            start: AdapterStart::Uniform,
+            start_batches: 8,
             alpha: 8.0,
             rank_stabilised: false,
             last_layers: None,
@@ -253,6 +260,7 @@ impl Config {
             ("eval_batches", self.eval_batches.unwrap_or(1) as u64),
             ("patience", self.patience.unwrap_or(1)),
             ("last_layers", self.last_layers.unwrap_or(1) as u64),
+            ("start_batches", self.start_batches),
         ];
         if let Some((name, _)) = counts.iter().find(|(_, count)| *count == 0) {
             return Err(Error::Config(format!("{name} is 0: it must be at least 1")));
@@ -277,6 +285,9 @@ impl Config {
         ];
         if self.base.is_some() && (self.model.is_none() || self.adapter == Adapter::None) {
             return Err(Error::Config("base: fewer bits are for the frozen weights of a model beside adapters".into()));
+        }
+        if self.start != AdapterStart::Uniform && self.adapter == Adapter::None {
+            return Err(Error::Config(format!("start: {} is for adapters, and none are trained", self.start)));
         }
         if !matches!(self.lift, None | Some(Lift::Within | Lift::FreshAndUp)) {
             return Err(Error::Config("lift: flora's is within or fresh-and-up".into()));

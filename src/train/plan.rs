@@ -3,10 +3,11 @@
 
 use super::source::Largest;
 use super::trainer::{Outcome, Trainer};
-use super::{Config, MemoryUse, Size, Subject};
+use super::{AdapterStart, Config, MemoryUse, Size, Subject};
 use crate::data::{Corpus, Vocabulary};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::lowrank::Initial;
 use crate::module::Module;
 use crate::nn::{Model, ModelConfig};
 use crate::rng::Seed;
@@ -30,8 +31,9 @@ impl Plan {
     }
 
     pub(super) fn on(device: Device, config: &Config, subject: &Subject) -> Result<Plan> {
-        let model = config.fresh(subject.vocabulary.as_ref(), &device)?;
-        Plan::of_trainer(Trainer::of_model(config, model, &Largest(&*subject.source))?, &device)
+        let source = Largest(&*subject.source);
+        let model = config.fresh(&source, subject.vocabulary.as_ref(), &device)?;
+        Plan::of_trainer(Trainer::of_model(config, model, &source)?, &device)
     }
 
     /// Plans training of a model of these sizes, whatever the configuration says of them, on text enough for full
@@ -41,11 +43,15 @@ impl Plan {
         let tokens = vec![0; config.context * config.batch + 1];
         let corpus = Corpus { vocabulary: Vocabulary::of(b""), train: tokens.clone(), validation: tokens };
         let mut fresh = Model::new(model, Seed(config.seed).named("model"), &device)?;
-        config.adapt(&mut fresh)?;
+        let initial = match config.start {
+            AdapterStart::LoraGa => config.steepest(&mut fresh, &corpus)?,
+            _ => Initial::new(),
+        };
+        config.adapt(&mut fresh, config.start_from(initial))?;
         Plan::of_trainer(Trainer::of_model(config, fresh, &corpus)?, &device)
     }
 
-    /// With the making of the model, which may take more than a step.
+    /// With the making of the model, which may take more than a step where adapters begin with a part of it.
     fn of_trainer(mut trainer: Trainer<'_>, device: &Device) -> Result<Plan> {
         while let Outcome::Held = trainer.advance()? {}
         trainer.evaluate()?;

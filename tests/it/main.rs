@@ -80,6 +80,8 @@ mod refusals;
 mod resume;
 mod second_order;
 mod shared;
+#[cfg(feature = "hub")]
+mod starts;
 mod style;
 mod tiny;
 #[cfg(feature = "hub")]
