@@ -14,7 +14,7 @@ mod finetune;
 
 pub use finetune::Finetune;
 
-use crate::base::Base;
+use crate::base::{Adapter as AdapterFolder, Base};
 use clap::{Args, Parser, Subcommand};
 use common::Common;
 use eckart::Result;
@@ -113,18 +113,22 @@ pub struct Generate {
     /// Folder of a model in Hugging Face's layout
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// Folder of an adapter for it; more than one are added up
-    #[arg(long, value_name = "DIR", requires = "model")]
-    pub adapter: Vec<PathBuf>,
+    /// Folder of an adapter for it; more than one are added up, those with names are chosen among
+    #[arg(long, value_name = "[NAME=]DIR", requires = "model")]
+    pub adapter: Vec<AdapterFolder>,
+    /// The named adapter that the prompt of the same place is answered by, or __base__; one alone is for all prompts, and
+    /// several answer one prompt each. As the adapters are given, unless said otherwise
+    #[arg(long, value_name = "NAME", requires = "adapter")]
+    pub with: Vec<String>,
     /// The prompt is a message to answer, in the model's chat template
     #[arg(long, requires = "model", requires = "prompt")]
     pub chat: bool,
     /// auto, cpu, gpu or a device's name
     #[arg(long, value_name = "NAME", default_value = "cpu")]
     pub device: String,
-    /// Text to go on from
+    /// Text to go on from; several are written together
     #[arg(long, value_name = "TEXT")]
-    pub prompt: Option<String>,
+    pub prompt: Vec<String>,
     /// Tokens to write
     #[arg(long, value_name = "N", default_value_t = 200)]
     pub tokens: usize,

@@ -12,7 +12,7 @@ mod validate;
 
 pub use cache::Cache;
 pub use config::{Arch, AttentionBias, ModelConfig};
-pub use generate::{Sampling, generate, generate_while};
+pub use generate::{Prompt, Sampling, generate, generate_together, generate_while};
 pub use gpt2::Gpt2;
 pub use layers::{LayerNorm, Linear, Pass, RmsNorm};
 pub use llama::Llama;

@@ -31,7 +31,7 @@ mod trainer;
 pub use adapter::Adapter;
 pub use checkpoint::{Checkpoint, Newest, Store};
 pub use config::Config;
-pub use evaluate::{Evaluation, evaluate};
+pub use evaluate::{Evaluation, evaluate, evaluate_each};
 pub use export::tokenizer_files;
 #[cfg(feature = "hub")]
 pub use lessons::Lessons;

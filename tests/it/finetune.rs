@@ -18,7 +18,7 @@ pub fn base(folder: &Path, arch: Arch) -> PathBuf {
 }
 
 /// Prompts and completions of many lengths, some of them longer than a window.
-fn lessons(folder: &Path) -> PathBuf {
+pub fn lessons(folder: &Path) -> PathBuf {
     let path = folder.join("lessons");
     std::fs::create_dir_all(&path).unwrap();
     let text = tiny::text(600);
@@ -268,7 +268,7 @@ fn a_published_model_makes_of_shakespeare_what_it_should() {
 
 /// What a command prints; it must not fail.
 #[cfg(feature = "cli")]
-fn prints(args: &[&str]) -> String {
+pub fn prints(args: &[&str]) -> String {
     let output = crate::cli::eckart(args).output().unwrap();
     assert!(output.status.success(), "{args:?}: {}", crate::cli::stderr(&output));
     String::from_utf8(output.stdout).unwrap()

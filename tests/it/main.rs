@@ -12,6 +12,8 @@ mod checker;
 #[cfg(feature = "cli")]
 mod cli;
 mod data;
+#[cfg(feature = "cli")]
+mod each;
 mod epochs;
 #[cfg(feature = "hub")]
 mod examples;
@@ -84,6 +86,7 @@ mod shared;
 mod starts;
 mod style;
 mod tiny;
+mod together;
 #[cfg(feature = "hub")]
 mod tokenizers;
 mod torch;
