@@ -43,6 +43,8 @@ impl Plan {
         let tokens = vec![0; config.context * config.batch + 1];
         let corpus = Corpus { vocabulary: Vocabulary::of(b""), train: tokens.clone(), validation: tokens };
         let mut fresh = Model::new(model, Seed(config.seed).named("model"), &device)?;
+        // Maps that are factors were matrices a moment ago.
+        device.ledger().reset_peak();
         let initial = match config.start {
             AdapterStart::LoraGa => config.steepest(&mut fresh, &corpus)?,
             _ => Initial::new(),

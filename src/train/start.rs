@@ -5,7 +5,8 @@ use crate::data::{Batch, Vocabulary};
 use crate::device::Device;
 use crate::error::Result;
 use crate::io::hub;
-use crate::lowrank::{ALL_LINEAR, AdapterConfig, Initial, Start, adapt, chosen, quantise, steepest};
+use crate::lowrank::{ALL_LINEAR, AdapterConfig, Factored, Initial, Start};
+use crate::lowrank::{adapt, chosen, each, quantise, steepest};
 use crate::nn::{Model, Pass};
 use crate::ops::quantised::Format;
 use crate::optim::Gradients;
@@ -143,7 +144,9 @@ impl Config {
     fn residual(&self, folder: &Path, format: Format, start: Start, device: &Device) -> Result<Model> {
         let sizes = self.sizes(None)?;
         let mut outline = Model::unset(&sizes, device)?;
-        let (adapted, linear) = (self.adapted_layers(&mut outline)?, chosen(&mut outline, &[ALL_LINEAR])?);
+        let (adapted, mut linear) = (self.adapted_layers(&mut outline)?, chosen(&mut outline, &[ALL_LINEAR])?);
+        // Those that are factors stay so.
+        each::<Factored>(&mut outline, |path, _| linear.retain(|layer| layer != path));
         let all = self.adapters(start, Vec::new());
         let is = |layers: &[String], path: &str| layers.iter().any(|layer| layer == path);
         hub::load_by_layer(folder, &sizes, device, &mut |model, path| {

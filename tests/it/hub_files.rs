@@ -199,6 +199,10 @@ fn damaged_and_hostile_files_are_errors() {
         assert!(refused(home.path()).contains("not a safetensors file"));
     }
     fs::write(&weights, &good).unwrap();
+    fs::copy(&config, home.path().join("sound.json")).unwrap();
+    fs::write(&config, vec![b' '; (1 << 20) + 1]).unwrap();
+    assert!(refused(home.path()).contains("config.json: has 1048577 bytes; at most 1048576 are read"));
+    fs::rename(home.path().join("sound.json"), &config).unwrap();
     // A context that no weight confirms.
     change(&config, |config| config["max_position_embeddings"] = (1 << 24).into());
     assert!(refused(home.path()).contains("ask for a smaller context"));

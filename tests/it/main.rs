@@ -19,6 +19,8 @@ mod epochs;
 mod examples;
 mod factorize;
 #[cfg(feature = "hub")]
+mod factors;
+#[cfg(feature = "hub")]
 mod finetune;
 mod flip;
 #[cfg(feature = "gpu")]

@@ -8,7 +8,7 @@ mod save;
 mod shards;
 mod weights;
 
-pub use save::save;
+pub use save::{multiply_out, save};
 
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -24,6 +24,9 @@ use weights::Weights;
 /// The file with a model's sizes.
 const CONFIG: &str = "config.json";
 
+/// Most bytes of a model's sizes. What stands for little in a text may take much when it is read.
+const LONGEST: u64 = 1 << 20;
+
 /// A table of rotary positions of this many bytes is made for any model; a larger one if the weights are as large.
 const SMALL: u64 = 64 << 20;
 
@@ -36,7 +39,7 @@ pub fn read_config(folder: &Path, most: usize) -> Result<ModelConfig> {
 
 fn read_config_within(folder: &Path, context: Option<usize>) -> Result<ModelConfig> {
     let path = folder.join(CONFIG);
-    let text = text(&path)?;
+    let text = text(&path, LONGEST)?;
     ModelConfig::from_hugging_face_within(&text, context)
         .map_err(|error| Error::Data { path, problem: error.to_string() })
 }
@@ -56,7 +59,8 @@ pub fn load(folder: &Path, config: &ModelConfig, device: &Device) -> Result<Mode
 }
 
 /// The same with the weights of linear layers, all but embeddings and head, in fewer bits: each is packed as it is read, so
-/// that no other form of it is ever on the device. The bits are those of [`quantise`](crate::lowrank::quantise()).
+/// that no other form of it is ever on the device. The bits are those of [`quantise`](crate::lowrank::quantise()). Layers
+/// that are factors stay as they are.
 ///
 /// A weight that is not finite, or too large for the format, is an error that names it.
 pub fn load_in(format: Format, folder: &Path, config: &ModelConfig, device: &Device) -> Result<Model> {
@@ -89,7 +93,8 @@ fn read(
 ) -> Result<Model> {
     let shards = Shards::open(folder)?;
     check_table(config, shards.length()?, folder)?;
-    let mut model = Model::unset(config, device)?;
+    let named = |error: Error| Error::Data { path: folder.join(CONFIG), problem: error.to_string() };
+    let mut model = Model::unset(config, device).map_err(named)?;
     let mut weights = Weights::of(&model, &shards, folder, device)?;
     some(&mut model, &mut weights)?;
     weights.set(&ModulePath::root(), &mut model)?;
@@ -118,9 +123,15 @@ fn ordinary(path: &Path) -> Result<std::fs::File> {
     std::fs::File::open(path).map_err(Error::file(path))
 }
 
-fn text(path: &Path) -> Result<String> {
-    let mut text = String::new();
-    ordinary(path)?.read_to_string(&mut text).map_err(Error::file(path))?;
+/// A file of at most so many bytes, as text.
+fn text(path: &Path, most: u64) -> Result<String> {
+    let (file, mut text) = (ordinary(path)?, String::new());
+    let length = file.metadata().map_err(Error::file(path))?.len();
+    if length > most {
+        let problem = format!("has {length} bytes; at most {most} are read");
+        return Err(Error::Data { path: path.into(), problem });
+    }
+    file.take(length).read_to_string(&mut text).map_err(Error::file(path))?;
     Ok(text)
 }
 
@@ -128,7 +139,7 @@ fn text(path: &Path) -> Result<String> {
 ///
 /// [`checksum`]: crate::io::checksum
 pub fn fingerprint(folder: &Path) -> Result<String> {
-    let config = text(&folder.join(CONFIG))?;
+    let config = text(&folder.join(CONFIG), LONGEST)?;
     let mut sums = vec![super::checksum(config.as_bytes())];
     for (path, mut file) in Shards::open(folder)?.into_files() {
         let mut piece = Vec::new();

@@ -8,7 +8,7 @@ use crate::element;
 use crate::error::{Error, Result};
 use crate::io::arrays::dtype_of;
 use crate::lowrank::{ALL_LINEAR, Quantised, chosen};
-use crate::module::{LinearMap, Module, Parameter, Path as ModulePath};
+use crate::module::{Dense, LinearMap, Module, Parameter, Path as ModulePath};
 use crate::nn::Model;
 use crate::ops::quantised::Format;
 use crate::shape::Shape;
@@ -72,12 +72,12 @@ impl<'a> Weights<'a> {
         done
     }
 
-    /// Sets all linear layers but embeddings and head, in fewer bits.
+    /// Sets all linear layers but embeddings and head, in fewer bits; those that are factors stay for later.
     pub fn set_in(&mut self, format: Format, model: &mut Model) -> Result<()> {
         let layers = chosen(model, &[ALL_LINEAR])?;
         let mut done = Ok(());
         model.visit_maps(&ModulePath::root(), &mut |path, map| {
-            if done.is_ok() && layers.contains(&path.to_string()) {
+            if done.is_ok() && layers.contains(&path.to_string()) && map.get::<Dense>().is_some() {
                 done = self.packed(&path.to_string(), map, format).map(|packed| map.replace(|_| packed));
             }
         });
