@@ -14,6 +14,7 @@ pub mod module;
 pub mod nn;
 pub mod ops;
 pub mod optim;
+pub mod rank;
 pub mod rng;
 pub mod scalar;
 pub mod shape;

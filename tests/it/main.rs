@@ -4,6 +4,7 @@ mod adam_8bit;
 mod adapt;
 mod adapted;
 #[cfg(feature = "hub")]
+mod allocate;
 mod allocations;
 mod bank;
 #[cfg(feature = "hub")]
