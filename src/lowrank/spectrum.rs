@@ -31,6 +31,16 @@ pub struct Spectrum {
     pub values: Vec<f64>,
 }
 
+impl Spectrum {
+    /// Divides the values by the root of the sum of their squares, so that every layer counts the same.
+    pub fn normalise(&mut self) {
+        let root = self.values.iter().map(|s| s * s).sum::<f64>().sqrt();
+        if root > 0.0 {
+            self.values.iter_mut().for_each(|s| *s /= root);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -42,5 +52,11 @@ mod tests {
         assert_eq!([0.5, 9.0 / 14.0, 0.9, 0.95, 1.0].map(|part| rank_for(&values, part)), [1, 1, 2, 3, 3]);
         assert_eq!((energy(&[0.0], 0), rank_for(&[0.0, 0.0], 1.0), rank_for(&[], 0.5)), (1.0, 1, 1));
         assert!(saves(3, [6, 9]) && !saves(4, [6, 12]));
+        let normal = |values: &[f64]| {
+            let mut spectrum = Spectrum { path: "a".into(), sizes: [2, 2], values: values.into() };
+            spectrum.normalise();
+            spectrum.values
+        };
+        assert_eq!((normal(&[4.0, 3.0]), normal(&[0.0, 0.0])), (vec![0.8, 0.6], vec![0.0, 0.0]));
     }
 }

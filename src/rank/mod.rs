@@ -6,8 +6,10 @@
 
 mod allocate;
 mod curve;
+mod factors;
 mod tails;
 
 pub use allocate::{Allocation, Bounds, Rule, allocate};
 pub use curve::Curve;
+pub use factors::factor_ranks;
 pub use tails::Tail;

@@ -18,6 +18,8 @@ mod each;
 mod epochs;
 #[cfg(feature = "hub")]
 mod examples;
+#[cfg(feature = "cli")]
+mod factorise;
 mod factorize;
 #[cfg(feature = "hub")]
 mod factors;
