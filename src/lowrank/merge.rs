@@ -159,11 +159,12 @@ fn reread(path: &str, map: &Lora, weights: &mut dyn FnMut(&str) -> Result<Tensor
         }
         let mut set = || {
             let weight = weights(&path.to_string())?;
-            let found = weight.spec();
-            match found == expected {
-                true => Ok(parameter.set(weight)),
-                false => Err(Error::Config(format!("{path}: {found:?} in place of {expected:?}"))),
+            if weight.spec() != expected {
+                let found = weight.spec();
+                return Err(Error::Config(format!("{path}: {found:?} in place of {expected:?}")));
             }
+            parameter.set(weight);
+            Ok(())
         };
         if done.is_ok() {
             done = set();

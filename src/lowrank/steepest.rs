@@ -103,39 +103,36 @@ impl<M: Module> Probed<'_, M> {
 
     /// G Z, [in, k], for Z [out, k].
     fn times(&mut self, z: Matrices) -> Result<Matrices> {
-        let side = |probe: &Probe, z: &Tensor| {
-            let a = Tensor::zeros([probe.sizes[0], z.shape()[1]], z.dtype(), z.device()).contiguous();
-            [(a, true), (z.t().contiguous(), false)]
-        };
-        self.put(z, &side);
+        self.put(z, |probe, z| {
+            let mut adapter =
+                Factors { a: zeros([probe.sizes[0], z.shape()[1]], z), b: Parameter::new(z.t().contiguous()) };
+            adapter.b.freeze();
+            adapter
+        });
         self.pass(|probe| &probe.a)
     }
 
     /// Gᵀ Q, [out, k], for Q [in, k].
     fn times_transposed(&mut self, q: Matrices) -> Result<Matrices> {
-        let side = |probe: &Probe, q: &Tensor| {
-            let b = Tensor::zeros([q.shape()[1], probe.sizes[1]], q.dtype(), q.device()).contiguous();
-            [(q.clone(), false), (b, true)]
-        };
-        self.put(q, &side);
+        self.put(q, |probe, q| {
+            let mut adapter = Factors { a: Parameter::new(q.clone()), b: zeros([q.shape()[1], probe.sizes[1]], q) };
+            adapter.a.freeze();
+            adapter
+        });
         let found = self.pass(|probe| &probe.b)?;
         Ok(found.into_iter().map(|(path, b)| (path, b.t().contiguous())).collect())
     }
 
-    /// Gives each layer an adapter of these factors, of which one trains.
-    fn put(&mut self, mut matrices: Matrices, side: &dyn Fn(&Probe, &Tensor) -> [(Tensor, bool); 2]) {
+    /// Gives each layer the adapter that is made of its matrix.
+    fn put(&mut self, mut matrices: Matrices, make: fn(&Probe, &Tensor) -> Factors) {
         let probes = self.probes;
         self.model.visit_maps(&Path::root(), &mut |path, map| {
             let path = path.to_string();
             let Some(matrix) = matrices.remove(&path) else { return };
-            let [(a, a_trains), (b, b_trains)] = side(&probes[&path], &matrix);
+            let Factors { a, b } = make(&probes[&path], &matrix);
             let base = map.get::<Lora>().map_or_else(|| map.clone(), |probe| probe.base.clone());
-            let mut probe = Lora::new(base, a, b, 1.0);
-            [(&mut probe.a, a_trains), (&mut probe.b, b_trains)].into_iter().for_each(|(factor, trains)| {
-                if !trains {
-                    factor.freeze();
-                }
-            });
+            let mut probe = Lora::new(base, a.tensor().detach(), b.tensor().detach(), 1.0);
+            (probe.a, probe.b) = (a, b);
             map.replace(|_| probe);
         });
     }
@@ -156,6 +153,16 @@ impl<M: Module> Probed<'_, M> {
             None => Ok(found),
         }
     }
+}
+
+/// An adapter's, of which one trains.
+struct Factors {
+    a: Parameter,
+    b: Parameter,
+}
+
+fn zeros(shape: [usize; 2], like: &Tensor) -> Parameter {
+    Parameter::new(Tensor::zeros(shape, like.dtype(), like.device()).contiguous())
 }
 
 /// Orthonormal bases of their columns.
