@@ -3,7 +3,6 @@
 mod adam_8bit;
 mod adapt;
 mod adapted;
-#[cfg(feature = "hub")]
 mod allocate;
 mod allocations;
 mod bank;
