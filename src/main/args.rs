@@ -16,6 +16,7 @@ pub use finetune::Finetune;
 
 use crate::base::{Adapter as AdapterFolder, Base};
 use crate::factorise::Parameters;
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
 use common::Common;
 use eckart::Result;
@@ -157,7 +158,7 @@ pub struct Eval {
     #[arg(long, value_name = "N", default_value_t = 512)]
     pub max_length: usize,
     /// Examples in a batch
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = count())]
     pub batch: usize,
     /// Count completions and last answers alone
     #[arg(long)]
@@ -198,11 +199,11 @@ pub struct Factorise {
     #[arg(long, value_name = "N", default_value_t = 512)]
     pub max_length: usize,
     /// Windows in a batch of it
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = count())]
     pub batch: usize,
     /// Most batches of it
-    #[arg(long, value_name = "N", default_value_t = 32)]
-    pub batches: u64,
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = count())]
+    pub batches: usize,
     /// auto, cpu, gpu or a device's name
     #[arg(long, value_name = "NAME", default_value = "cpu")]
     pub device: String,
@@ -333,6 +334,11 @@ pub struct Settings {
     /// Probability that dropout zeroes an element
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     dropout: Option<f64>,
+}
+
+/// At least 1.
+fn count() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..)
 }
 
 /// A name as configuration files write it.

@@ -14,8 +14,9 @@ pub struct Base {
     /// Folder of the model: config.json, model.safetensors, tokenizer.json
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Folder of an adapter: adapter_config.json, adapter_model.safetensors; more than one are added up
-    #[arg(long, value_name = "DIR")]
+    /// Folder of an adapter: adapter_config.json, adapter_model.safetensors; more than one are added up. With names, eval
+    /// reads each line of jsonl by the one that it names under "adapter"
+    #[arg(long, value_name = "[NAME=]DIR")]
     pub adapter: Vec<Adapter>,
 }
 

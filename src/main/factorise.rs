@@ -4,6 +4,7 @@ use crate::args;
 use eckart::data::{Batches, Dataset, Examples, Layout, Reading};
 use eckart::io::{hub, peft};
 use eckart::lowrank::{Method, Moments, Replaced, Spectrum, Weighting, factorize, moments, rank_for, saves, spectra};
+use eckart::module::Path;
 use eckart::nn::{Model, ModelConfig, Pass};
 use eckart::rank::factor_ranks;
 use eckart::train::tokenizer_files;
@@ -107,7 +108,7 @@ fn inputs(
     let batches = Batches::new(examples.examples, args.batch, reading.max_length, Layout::Packed);
     let names: Vec<&str> = layers.iter().map(String::as_str).collect();
     let found = moments(model, &names, |model| {
-        for index in 0..batches.batches_per_epoch().min(args.batches) {
+        for index in 0..batches.batches_per_epoch().min(args.batches as u64) {
             let (ids, _) = batches.batch(Seed(0), index).upload(&model.device());
             model.logits(&ids, &Pass::default());
         }
@@ -143,7 +144,7 @@ impl args::Budget {
             }
         };
         let mut sizes = BTreeMap::new();
-        model.visit_maps(&eckart::module::Path::root(), &mut |path, map| {
+        model.visit_maps(&Path::root(), &mut |path, map| {
             sizes.insert(path.to_string(), map.sizes());
         });
         let ranks = layers.iter().cloned().zip(found).filter_map(|(path, rank)| Some((path, rank?)));
@@ -163,7 +164,7 @@ impl Parameters {
 
 fn rows(model: &mut Model, layers: &[String], replaced: &[Replaced]) -> Vec<Row> {
     let (config, mut rows) = (model.config().clone(), Vec::new());
-    model.visit_maps(&eckart::module::Path::root(), &mut |path, map| {
+    model.visit_maps(&Path::root(), &mut |path, map| {
         let path = path.to_string();
         if layers.contains(&path) {
             let [inputs, outputs] = map.sizes();

@@ -2,9 +2,10 @@
 
 use super::{Model, ModelConfig};
 use crate::error::{Error, Result};
-use crate::lowrank::Factored;
+use crate::lowrank::{Factored, each};
 use crate::module::{LinearMap, Module, Path, normal};
 use crate::rng::Seed;
+use std::collections::BTreeMap;
 
 /// Deviation of the elements of a new map.
 const DEVIATION: f64 = 0.02;
@@ -42,8 +43,8 @@ fn factors(dense: &LinearMap, rank: usize, seed: Seed) -> Factored {
 impl ModelConfig {
     /// The same with the ranks that a model's maps have.
     pub fn with_ranks_of(&self, model: &Model) -> ModelConfig {
-        let mut ranks = std::collections::BTreeMap::new();
-        crate::lowrank::each(&mut model.clone(), |path, map: &mut Factored| {
+        let mut ranks = BTreeMap::new();
+        each(&mut model.clone(), |path, map: &mut Factored| {
             ranks.insert(path.into(), map.rank());
         });
         ModelConfig { ranks, ..self.clone() }

@@ -105,4 +105,7 @@ fn what_cannot_be_is_one_line() {
     assert!(refused(&["--rank", "2", "--absolute"]).contains("cannot be used with"));
     assert!(refused(&["--rank", "2", "--targets", "q_proj"]).contains("no layer is meant"));
     assert!(refused(&["--rank", "2", "--data", "nowhere.txt"]).contains("nowhere.txt"));
+    for count in ["--batch", "--batches"] {
+        assert!(refused(&["--rank", "2", count, "0"]).contains("0 is not in 1.."), "{count}");
+    }
 }

@@ -297,3 +297,25 @@ fn new_models_have_them_from_the_beginning() {
         assert!(losses[19] < losses[0] - 0.5, "{losses:?}");
     }
 }
+
+#[cfg(feature = "gpu")]
+#[test]
+fn a_gpu_computes_the_same() {
+    let Some(gpu) = crate::gpu::device() else { return };
+    let home = tempfile::tempdir().unwrap();
+    for (arch, layers) in LAYERS {
+        let folder = home.path().join(format!("{arch:?}"));
+        hub::save(&factored(arch, layers), &folder, &Files::new()).unwrap();
+        let ids: Vec<u32> = (0..24).map(|i| (i * i + 3) % 29).collect();
+        let [here, there] = [&Device::cpu(), &gpu].map(|device| {
+            let model = hub::open(&folder, None, device).unwrap();
+            let loss =
+                model.loss(&Tensor::new(&ids, [2, 12], device), &Tensor::new(&ids, [2, 12], device), &Pass::default());
+            let value = loss.detach().item().unwrap();
+            let mut gradients = Gradients::new();
+            gradients.add(loss);
+            (value, gradients.norm())
+        });
+        assert!((here.0 - there.0).abs() < 1e-4 && (here.1 / there.1 - 1.0).abs() < 1e-3, "{here:?} and {there:?}");
+    }
+}

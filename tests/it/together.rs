@@ -6,16 +6,16 @@ use eckart::nn::{Arch, Model, ModelConfig, Prompt, Sampling, generate, generate_
 use eckart::{DType, Device, Module, Seed};
 
 /// A model with a bank of three adapters that do something.
-fn model(arch: Arch) -> Model {
+fn model(arch: Arch, device: &Device) -> Model {
     let config = ModelConfig::new(arch, 23, 16, 2, 2, 16);
-    let mut model = Model::new(&config, Seed(4), &Device::cpu()).unwrap();
+    let mut model = Model::new(&config, Seed(4), device).unwrap();
     bank(&mut model, &["all-linear"], 3, 4, 16.0, Seed(5)).unwrap();
     model.visit_mut(&Path::root(), &mut |path, parameter| {
         if path.to_string().ends_with("lora_B") {
-            parameter.set(normal(parameter.tensor().shape(), 0.5, Seed(path.to_string().len() as u64), &Device::cpu()));
+            parameter.set(normal(parameter.tensor().shape(), 0.5, Seed(path.to_string().len() as u64), device));
         }
     });
-    model.cast(DType::F64)
+    model
 }
 
 fn prompts(adapters: bool) -> Vec<Prompt> {
@@ -45,7 +45,7 @@ fn each_is_written_as_it_would_be_alone() {
     for arch in [Arch::Gpt2, Arch::Llama] {
         for temperature in [0.0, 0.9] {
             let sampling = Sampling { temperature, top_k: Some(9), seed: Seed(3) };
-            let mut model = model(arch);
+            let mut model = model(arch, &Device::cpu()).cast(DType::F64);
             let prompts = prompts(true);
             let together = written(&model, &prompts, sampling, &counts);
             for (i, (prompt, found)) in prompts.iter().zip(&together).enumerate() {
@@ -76,4 +76,15 @@ fn without_adapters_too() {
     assert!(refused(&with(&[23], None)).contains("token 23 of the prompt"));
     assert!(refused(&[Prompt { adapter: Some(0), ..prompts[0].clone() }]).contains("no adapters to select"));
     written(&model, &[], sampling, &[]);
+}
+
+#[cfg(feature = "gpu")]
+#[test]
+fn a_gpu_writes_what_the_host_writes() {
+    let Some(gpu) = crate::gpu::device() else { return };
+    let on = |device: &Device| {
+        let sampling = Sampling { temperature: 0.0, top_k: None, seed: Seed(3) };
+        written(&model(Arch::Llama, device), &prompts(true), sampling, &[20, 5, 1, 9, 12])
+    };
+    assert_eq!(on(&gpu), on(&Device::cpu()));
 }

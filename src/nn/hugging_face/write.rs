@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 
 impl ModelConfig {
     /// A `config.json` that `transformers` loads, for weights in single precision; ranks are under a key of our own, and
-    /// the factors that they are of are nothing that it knows. Families that share Llama's shape are
-    /// written as the plainest one that has what this model has: a Mistral as the Llama that it is. The first and last
+    /// the factors that they are of are nothing that it knows. Families that share Llama's shape are written as the
+    /// plainest one that has what this model has: a Mistral as the Llama that it is. The first and last
     /// tokens of a text are the tokenizer's business and null here, which is no claim, unlike their absence.
     pub fn to_hugging_face(&self) -> Value {
         let mut file = match self.arch {
