@@ -32,13 +32,8 @@ impl Sum {
         let factor = map.magnitude.as_ref().map(|magnitude| dora::factor(map, &magnitude.tensor().detach()));
         let scaled = |sum: Tensor, columns: bool| match &factor {
             None => sum,
-            Some(factor) => {
-                if columns {
-                    sum * factor
-                } else {
-                    sum * factor.unsqueeze(1)
-                }
-            }
+            Some(factor) if columns => sum * factor,
+            Some(factor) => sum * factor.unsqueeze(1),
         };
         if let Some(base) = map.base.get::<Dense>() {
             return Some(Sum::Dense(scaled(plus(base, &a, &b, map.scale), !base.transposed)));

@@ -91,10 +91,9 @@ impl Checkpoint {
         let paths: Vec<String> =
             arrays.keys().filter_map(|name| name.strip_suffix(&ends_a).map(str::to_owned)).collect();
         for path in paths {
-            let factor =
-                |end: &str, arrays: &mut Arrays| arrays.remove(&format!("{path}{end}")).map(Tensor::from_array);
-            let (a, b) = (factor(&ends_a, &mut arrays), factor(&ends_b, &mut arrays));
-            let pair = a.zip(b).ok_or_else(|| broken(format!("{INITIAL}: {path} has one factor")))?;
+            let mut factor = |end: &str| arrays.remove(&format!("{path}{end}")).map(Tensor::from_array);
+            let pair = factor(&ends_a).zip(factor(&ends_b));
+            let pair = pair.ok_or_else(|| broken(format!("{INITIAL}: {path} has one factor")))?;
             initial.insert(path, pair.into());
         }
         Ok(initial)

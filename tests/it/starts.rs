@@ -267,3 +267,34 @@ fn a_gpu_starts_as_the_host_does() {
         assert!(here.len() == 4 && worst < 2e-3, "{start}: {here:?} and {there:?}");
     }
 }
+
+/// By flag and by file; a run's folder is enough to go on from.
+#[cfg(feature = "cli")]
+#[test]
+fn commands_take_starts() {
+    use crate::cli::{eckart, stderr};
+    use crate::finetune::{lessons, prints};
+    let folder = tempfile::tempdir().unwrap();
+    let model = base(folder.path(), Arch::Gpt2);
+    let (model, data) = (model.to_str().unwrap(), lessons(folder.path()));
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let (file, out) = (path("starts.yaml"), path("run"));
+    std::fs::write(&file, "start: pissa:1\nstart_batches: 3\nsteps: 2\nbatch: 2\nrank: 2\n").unwrap();
+    let fixed = ["finetune", "--model", model, "--data", data.to_str().unwrap(), "--config", &file, "--out", &out];
+    let report: serde_json::Value = serde_json::from_str(&prints(&[&fixed[..], &["--json"]].concat())).unwrap();
+    assert_eq!((&report["config"]["start"], &report["config"]["start_batches"]), (&"pissa:1".into(), &3.into()));
+    let write = |more: &[&str]| {
+        prints(&[&["generate", "--prompt", "the ", "--tokens", "9", "--temperature", "0"], more].concat())
+    };
+    let adapter = path("run/adapter");
+    assert_eq!(write(&["--checkpoint", &out]), write(&["--model", model, "--adapter", &adapter]));
+    let refused = |more: &[&str]| {
+        let output = eckart(&[&fixed[..], &["--out", &path("other")], more].concat()).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{more:?}");
+        stderr(&output)
+    };
+    assert!(refused(&["--start", "eva"]).contains("is no start: take uniform, gaussian, zero-a, pissa"));
+    assert!(refused(&["--method", "flora"]).contains("start: pissa:1 is for adapters, and none are trained"));
+    std::fs::write(&file, "start: olora\n").unwrap();
+    assert!(refused(&[]).contains("start: \"olora\" is no start"));
+}
