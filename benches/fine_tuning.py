@@ -11,7 +11,7 @@ what there is.
 import sys
 from pathlib import Path
 
-from runs import Runs, mean_and_spread, wanted
+from runs import Runs, lessons, mean_and_spread, wanted
 
 RATES = ["1e-4", "3e-4", "1e-3", "3e-3"]
 HIGHER = "1e-2"
@@ -46,16 +46,6 @@ METHODS = {
     "full, AdamW": {"adapter": "none", "optimizer": "adamw"},
     "full, Flora": {"adapter": "none", "optimizer": "flora", "momentum": 0.9, "resample": 25},
 }
-
-
-def lessons(text, folder):
-    """The first nine tenths to learn from, and about 60 windows of what follows."""
-    data = folder / "data"
-    data.mkdir(parents=True, exist_ok=True)
-    cut = len(text) * 9 // 10
-    (data / "train.txt").write_text(text[:cut])
-    (data / "valid.txt").write_text(text[cut : cut + 12_000])
-    return data
 
 
 def steps_to(report, loss):

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 EXECUTABLE = Path(__file__).resolve().parent.parent / "target/release/eckart"
@@ -17,29 +18,32 @@ class Runs:
         self.rates, self.higher = rates, higher
         (self.folder / "runs").mkdir(parents=True, exist_ok=True)
 
-    def report(self, name, settings, rate, seed):
-        """The run's report and its lines, made if they are not there yet; None if they cannot be made."""
+    def report(self, name, settings, rate, seed, flags=()):
+        """The run's report, its lines and the seconds of the whole command, made if they are not there yet; None if they
+        cannot be made."""
         slug = "".join(c if c.isalnum() else "-" for c in name.lower())
         path = self.folder / f"{slug}-{rate}-{seed}.json"
         if not path.exists():
-            if "--table" in sys.argv or not self.make(name, path, settings, rate, seed):
+            if "--table" in sys.argv or not self.make(name, path, settings, rate, seed, flags):
                 return None
         return json.loads(path.read_text())
 
-    def make(self, name, path, settings, rate, seed):
+    def make(self, name, path, settings, rate, seed, flags):
         config = path.with_suffix(".yaml")
         everything = self.settings | settings | {"lr": float(rate), "seed": seed}
         config.write_text("\n".join(f"{key}: {json.dumps(value)}" for key, value in everything.items()) + "\n")
         run = self.folder / "runs" / path.stem
         subprocess.run(["rm", "-rf", run], check=True)
-        command = [EXECUTABLE, self.command, "--device", "cpu", "--config", config, "--out", run, "--json"]
+        command = [EXECUTABLE, self.command, "--device", "cpu", "--config", config, "--out", run, "--json", *flags]
+        start = time.monotonic()
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:
             print(f"{name} at {rate}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
             return False
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         validations = {line["step"]: line["val_loss"] for line in lines if "val_loss" in line}
-        path.write_text(json.dumps(json.loads(done.stdout) | {"validations": validations}, indent=1) + "\n")
+        more = {"validations": validations, "seconds": time.monotonic() - start}
+        path.write_text(json.dumps(json.loads(done.stdout) | more, indent=1) + "\n")
         subprocess.run(["rm", "-rf", run], check=True)
         return True
 
@@ -55,6 +59,16 @@ class Runs:
             losses[self.higher] = loss(self.higher)
         best = min(losses, key=losses.get)
         return best if losses[best] < float("inf") else None
+
+
+def lessons(text, folder):
+    """The first nine tenths to learn from, and about 60 windows of what follows."""
+    data = folder / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    cut = len(text) * 9 // 10
+    (data / "train.txt").write_text(text[:cut])
+    (data / "valid.txt").write_text(text[cut : cut + 12_000])
+    return data
 
 
 def wanted(name):

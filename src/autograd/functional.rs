@@ -64,19 +64,51 @@ pub struct Hvp {
 /// ```
 #[track_caller]
 pub fn hvp(f: impl FnOnce(&[Tensor]) -> Tensor, parameters: &[Tensor], directions: &[Direction]) -> Hvp {
-    let level = next_level();
+    let moving = Moving::new(directions.len());
     let plain: Vec<Tensor> = parameters.iter().map(Tensor::untraced).collect();
-    let leaves: Vec<Tensor> = lift(&plain, directions, level).iter().map(Tensor::leaf).collect();
-    let loss = f(&leaves);
-    assert_eq!(loss.count(), 1, "a Hessian is that of a scalar, not of shape {:?}", loss.shape());
-    let value = loss.lower(level).0.untraced();
-    let seed = value.ones_like();
-    let found = gradients(loss, seed, &leaves.iter().collect::<Vec<_>>(), false);
-    let parts = found.into_iter().map(|g| split(g, level, directions.len()));
-    let (gradient, by_parameter): (Vec<Tensor>, Vec<Vec<Tensor>>) = parts.unzip();
+    let leaves: Vec<Tensor> = lift(&plain, directions, moving.level).iter().map(Tensor::leaf).collect();
+    let (loss, found) = moving.gradients(f(&leaves), &leaves);
+    let (gradient, by_parameter): (Vec<Tensor>, Vec<Vec<Tensor>>) = found.into_iter().unzip();
     let products =
         (0..directions.len()).map(|k| by_parameter.iter().map(|tangents| tangents[k].clone()).collect()).collect();
-    Hvp { loss: value, gradient, products }
+    Hvp { loss, gradient, products }
+}
+
+/// Forward over reverse where directions become known only while the function runs: tensors that move at a level of their
+/// own, and what of their gradients moves with them.
+pub(crate) struct Moving {
+    level: u64,
+    directions: usize,
+}
+
+impl Moving {
+    /// Along so many directions at once.
+    pub(crate) fn new(directions: usize) -> Moving {
+        Moving { level: next_level(), directions }
+    }
+
+    /// `x` moving along these tangents, one for each direction.
+    pub(crate) fn lifted(&self, x: &Tensor, tangents: Vec<Option<Tensor>>) -> Tensor {
+        assert_eq!(tangents.len(), self.directions, "a tangent for each direction");
+        x.untraced().lift(self.level, tangents)
+    }
+
+    /// A tensor as it is without moving, and its tangents; none where it does not move.
+    pub(crate) fn parts(&self, x: &Tensor) -> (Tensor, Vec<Option<Tensor>>) {
+        let x = x.untraced();
+        let (value, tangents) = x.lower(self.level);
+        let tangent = |k: usize| tangents.get(k).cloned().flatten();
+        (value.untraced(), (0..self.directions).map(tangent).collect())
+    }
+
+    /// Value of a scalar, and gradients of leaves, each with its tangents, zero where nothing moved.
+    #[track_caller]
+    pub(crate) fn gradients(&self, loss: Tensor, leaves: &[Tensor]) -> (Tensor, Vec<(Tensor, Vec<Tensor>)>) {
+        assert_eq!(loss.count(), 1, "a Hessian is that of a scalar, not of shape {:?}", loss.shape());
+        let value = loss.lower(self.level).0.untraced();
+        let found = gradients(loss, value.ones_like(), &leaves.iter().collect::<Vec<_>>(), false);
+        (value, found.into_iter().map(|g| split(g, self.level, self.directions)).collect())
+    }
 }
 
 /// The Gauss-Newton product Jᵀ H J v of `loss(model(parameters))` (Schraudolph 2002), with J that of the model and

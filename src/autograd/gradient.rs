@@ -43,6 +43,19 @@ impl Factors {
         }
     }
 
+    /// ‖xᵀ dy‖², the square of the Frobenius norm: from x xᵀ and dy dyᵀ, [rows, rows], where those are smaller.
+    pub fn square(&self, shape: &Shape) -> Tensor {
+        match self {
+            Factors::Product { x, dy } if x.shape()[0].pow(2) < shape.count() => {
+                (x.matmul(&x.t()) * dy.matmul(&dy.t())).sum_all()
+            }
+            factors => {
+                let dense = factors.dense(shape);
+                (&dense * &dense).sum_all()
+            }
+        }
+    }
+
     /// [`Random::sketch`] of what they multiply out to, for a weight of this shape, without multiplying out.
     #[track_caller]
     pub fn sketch(&self, random: Random, shape: &Shape) -> Tensor {
@@ -100,6 +113,15 @@ impl Gradient {
         let mut factors = self.factors.iter();
         let first = self.dense.or_else(|| factors.next().map(|first| first.dense(&self.shape)))?;
         Some(factors.fold(first, |sum, next| next.add_to(sum)))
+    }
+
+    /// The square of the sum's Frobenius norm; without multiplying out where it is one product of few rows. `None` if
+    /// nothing depended on the leaf.
+    pub fn square(self) -> Option<Tensor> {
+        match (&self.dense, &self.factors[..]) {
+            (None, [one]) => Some(one.square(&self.shape)),
+            _ => self.densify().map(|dense| (&dense * &dense).sum_all()),
+        }
     }
 
     /// Added to `sum`, in its storage where nothing else refers to that.

@@ -18,6 +18,7 @@ pub use recompute::checkpoint;
 pub use record::LeafId;
 pub use reverse::{backward, grad, vjp};
 
+pub(crate) use functional::Moving;
 pub(crate) use lift::Lifted;
 pub(crate) use record::{Trace, apply, apply_onto, record};
 

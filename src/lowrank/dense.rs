@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use faer::diag::Diag;
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::cholesky::llt::factor as llt;
+use faer::linalg::evd::{self, ComputeEigenvectors};
 use faer::linalg::qr::no_pivoting::factor as qr;
 use faer::linalg::svd::{self, ComputeSvdVectors};
 use faer::linalg::{householder, triangular_solve};
@@ -33,6 +34,18 @@ pub(super) fn svd([m, n]: [usize; 2], a: &[f64]) -> Result<Thin> {
         .map_err(|_| Error::NotFinite(format!("the singular values of a {m} by {n} matrix did not converge")))?;
     let signs: Vec<f64> = (0..k).map(|j| sign((0..m).map(|i| u[(i, j)]))).collect();
     Ok(Thin { u: by_rows(&u, &signs), s: s.column_vector().iter().copied().collect(), v: by_rows(&v, &signs) })
+}
+
+/// Eigenvalues of a symmetric A [n, n], ascending, and eigenvectors in columns, [n, n]; the lower half is read.
+pub(super) fn symmetric(n: usize, a: &[f64]) -> Result<(Vec<f64>, Vec<f64>)> {
+    let (mut values, mut vectors) = (Diag::zeros(n), Mat::zeros(n, n));
+    let need = evd::self_adjoint_evd_scratch::<f64>(n, ComputeEigenvectors::Yes, Par::Seq, Default::default());
+    let mut memory = MemBuffer::new(need);
+    let stack = MemStack::new(&mut memory);
+    let a = MatRef::from_row_major_slice(a, n, n);
+    evd::self_adjoint_evd(a, values.as_mut(), Some(vectors.as_mut()), Par::Seq, stack, Default::default())
+        .map_err(|_| Error::NotFinite(format!("the eigenvalues of a {n} by {n} matrix did not converge")))?;
+    Ok((values.column_vector().iter().copied().collect(), by_rows(&vectors, &vec![1.0; n])))
 }
 
 /// An orthonormal basis of the columns of A [m, r], r ≤ m: Q of A = Q R with a diagonal of R that is not negative.

@@ -2,6 +2,7 @@
 
 use super::moments::Moments;
 use super::svd::{Svd, put, randomized, read, svd};
+use super::whiten::damped_root;
 use super::{Factored, Spectrum, dense, names};
 use crate::device::{Device, Tag, tagged};
 use crate::error::{Error, Result};
@@ -232,15 +233,10 @@ impl Weighting<'_> {
     fn root(&self, path: &str, inputs: usize) -> Result<Vec<f64>> {
         let unseen = || Error::Config("there are no second moments of its inputs: see lowrank::moments".into());
         let moments = self.moments.get(path).ok_or_else(unseen)?;
-        let mut c = read(&moments)?.ok_or_else(unseen)?;
+        let c = read(&moments)?.ok_or_else(unseen)?;
         if c.len() != inputs * inputs {
             return Err(Error::Config(format!("second moments {:?} for {inputs} inputs", moments.shape())));
         }
-        let mean = (0..inputs).map(|i| c[i * inputs + i]).sum::<f64>() / inputs as f64;
-        (0..inputs).for_each(|i| c[i * inputs + i] += self.damping * mean);
-        dense::cholesky(inputs, &c).ok_or_else(|| {
-            let way = "damp them more, or count more inputs";
-            Error::Config(format!("second moments of its inputs are singular with damping {}: {way}", self.damping))
-        })
+        damped_root(inputs, c, self.damping)
     }
 }

@@ -101,6 +101,11 @@ impl Lora {
         self.merged.is_some()
     }
 
+    /// Whether the base is all there is: it holds the adapter, or the adapter is still to grow.
+    fn is_base(&self) -> bool {
+        self.is_merged() || (self.rank() == 0 && self.magnitude.is_none())
+    }
+
     fn names(&self) -> [&'static str; 2] {
         if self.base.is_embedding() { ["lora_embedding_A", "lora_embedding_B"] } else { ["lora_A", "lora_B"] }
     }
@@ -180,7 +185,7 @@ impl Map for Lora {
     }
 
     fn apply(&self, x: &Tensor, bias: Option<&Tensor>) -> Tensor {
-        if self.is_merged() {
+        if self.is_base() {
             return self.base.apply(x, bias);
         }
         let factor = self.factor();
@@ -197,7 +202,7 @@ impl Map for Lora {
     }
 
     fn apply_transposed(&self, x: &Tensor) -> Tensor {
-        if self.is_merged() || self.rows_only {
+        if self.is_base() || self.rows_only {
             return self.base.apply_transposed(x);
         }
         let x = self.scaled(x.clone());
@@ -212,14 +217,14 @@ impl Map for Lora {
     }
 
     fn rows(&self, ids: &Tensor) -> Tensor {
-        if self.is_merged() {
+        if self.is_base() {
             return self.base.rows(ids);
         }
         self.scaled(self.up(self.base.rows(ids), &(self.a.tensor().gather(ids) * self.scale)))
     }
 
     fn rows_between(&self, start: usize, count: usize) -> Tensor {
-        if self.is_merged() {
+        if self.is_base() {
             return self.base.rows_between(start, count);
         }
         let rows = self.base.rows_between(start, count).contiguous();

@@ -24,6 +24,8 @@ mod start;
 mod steepest;
 mod subspace;
 pub mod svd;
+mod watch;
+mod whiten;
 
 pub use adapt::{AdapterConfig, adapt};
 pub use attach::{Initial, Ready, attach, initial};
@@ -46,3 +48,5 @@ pub use spectrum::{Spectrum, energy, rank_for, saves};
 pub use start::Start;
 pub use steepest::steepest;
 pub use subspace::{InSubspace, Lift, Transfer};
+pub(crate) use watch::{Watch, watch};
+pub use whiten::whitening;

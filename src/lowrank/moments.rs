@@ -1,13 +1,14 @@
 //! Second moments of what goes into layers, gathered batch by batch without keeping activations.
 
 use super::names;
+use super::watch::{Watch, Watched};
 use crate::autograd::apply_onto;
 use crate::error::Result;
-use crate::module::{LinearMap, Map, Module, Parameter, Path};
+use crate::module::{LinearMap, Module};
 use crate::ops::matmul::Matmul;
 use crate::tensor::Tensor;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Second moments E[x xᵀ] of layers' inputs, by the layers' paths.
 #[derive(Default)]
@@ -34,77 +35,28 @@ impl Moments {
     }
 }
 
-/// Counts the inputs of a map, and is that map otherwise.
-#[derive(Debug)]
-struct Recorder {
-    inner: LinearMap,
-    seen: Arc<Mutex<Sum>>,
-}
-
 impl std::fmt::Debug for Sum {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} rows", self.rows)
     }
 }
 
-fn lock(sum: &Mutex<Sum>) -> MutexGuard<'_, Sum> {
-    sum.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
+/// Counts the inputs of a map.
+#[derive(Debug, Default)]
+struct Recorder(Mutex<Sum>);
 
-impl Recorder {
+impl Watch for Recorder {
     /// `sum += xᵀ x`, in its storage.
-    fn note(&self, x: &Tensor) {
-        let x = x.detach().rows();
-        let mut seen = lock(&self.seen);
-        seen.rows += x.shape()[0] as u64;
+    fn apply(&self, map: &LinearMap, x: &Tensor, bias: Option<&Tensor>) -> Tensor {
+        let rows = x.detach().rows();
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.rows += rows.shape()[0] as u64;
         seen.sum = Some(match seen.sum.take() {
-            Some(sum) => apply_onto(Arc::new(Matmul), &[&x.t(), &x], sum),
-            None => x.t().matmul(&x),
+            Some(sum) => apply_onto(Arc::new(Matmul), &[&rows.t(), &rows], sum),
+            None => rows.t().matmul(&rows),
         });
-    }
-}
-
-impl Module for Recorder {
-    fn visit(&self, path: &Path, see: &mut dyn FnMut(&Path, &Parameter)) {
-        self.inner.visit(path, see);
-    }
-    fn visit_mut<'a>(&'a mut self, path: &Path, see: &mut dyn FnMut(&Path, &'a mut Parameter)) {
-        self.inner.visit_mut(path, see);
-    }
-}
-
-impl Map for Recorder {
-    fn sizes(&self) -> [usize; 2] {
-        self.inner.sizes()
-    }
-    fn apply(&self, x: &Tensor, bias: Option<&Tensor>) -> Tensor {
-        self.note(x);
-        self.inner.apply(x, bias)
-    }
-    fn apply_transposed(&self, x: &Tensor) -> Tensor {
-        self.inner.apply_transposed(x)
-    }
-    fn rows(&self, ids: &Tensor) -> Tensor {
-        self.inner.rows(ids)
-    }
-    fn rows_between(&self, start: usize, count: usize) -> Tensor {
-        self.inner.rows_between(start, count)
-    }
-    fn boxed(&self) -> Box<dyn Map> {
-        Box::new(Recorder { inner: self.inner.clone(), seen: self.seen.clone() })
-    }
-}
-
-/// A model whose maps are recorded as long as this lives.
-struct Recorded<'a, M: Module>(&'a mut M);
-
-impl<M: Module> Drop for Recorded<'_, M> {
-    fn drop(&mut self) {
-        self.0.visit_maps(&Path::root(), &mut |_, map| {
-            if let Some(recorder) = map.get::<Recorder>() {
-                *map = recorder.inner.clone();
-            }
-        });
+        drop(seen);
+        map.apply(x, bias)
     }
 }
 
@@ -114,17 +66,10 @@ impl<M: Module> Drop for Recorded<'_, M> {
 /// what it was. A name without a layer is an error, as is one that `run` returns.
 pub fn moments<M: Module>(model: &mut M, names: &[&str], run: impl FnOnce(&M) -> Result<()>) -> Result<Moments> {
     let chosen = names::chosen(model, names)?;
-    let mut sums: BTreeMap<String, Arc<Mutex<Sum>>> = BTreeMap::new();
-    let recorded = Recorded(model);
-    recorded.0.visit_maps(&Path::root(), &mut |path, map| {
-        let path = path.to_string();
-        if chosen.contains(&path) {
-            let seen = Arc::default();
-            *map = LinearMap::new(Recorder { inner: map.clone(), seen: Arc::clone(&seen) });
-            sums.insert(path, seen);
-        }
-    });
-    run(recorded.0)?;
-    drop(recorded);
-    Ok(Moments(sums.into_iter().map(|(path, sum)| (path, lock(&sum).clone())).collect()))
+    let recorders: BTreeMap<String, Arc<Recorder>> = chosen.into_iter().map(|path| (path, Arc::default())).collect();
+    let watched = Watched::new(model, |path| recorders.get(path).map(|recorder| recorder.clone() as Arc<dyn Watch>));
+    run(watched.model())?;
+    drop(watched);
+    let sum = |recorder: Arc<Recorder>| recorder.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    Ok(Moments(recorders.into_iter().map(|(path, recorder)| (path, sum(recorder))).collect()))
 }

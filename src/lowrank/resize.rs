@@ -34,6 +34,49 @@ impl Lora {
         Ok(())
     }
 
+    /// Gives the adapter one rank more for each of these columns [in, k], of length 1, without a change of what it computes:
+    /// they become columns of A, as long as those of a uniform start, and new rows of B are zero, so that the first step
+    /// moves along them; s stays. Call [`Optimizer::resize`](crate::optim::Optimizer::resize) after.
+    ///
+    /// An adapter that is merged is an error, as is a rank above the smaller side.
+    #[track_caller]
+    pub fn grow_along(&mut self, columns: &Tensor) -> Result<()> {
+        self.apart()?;
+        let [input, output] = self.base.sizes();
+        assert_eq!(columns.shape()[0], input, "columns of shape {:?} for a map [{input}, {output}]", columns.shape());
+        let (old, rank) = (self.rank(), self.rank() + columns.shape()[1]);
+        if rank > input.min(output) {
+            let most = input.min(output);
+            return Err(Error::Config(format!(
+                "an adapter of rank {old} grown to {rank}: its layer has {most} at most"
+            )));
+        }
+        let (a, b) = (self.a.tensor().detach(), self.b.tensor().detach());
+        let zeros = Tensor::zeros([rank - old, output], b.dtype(), b.device());
+        self.a.set(Tensor::concat(&[&a, &(columns * (1.0 / 3.0_f64).sqrt())], 1));
+        self.b.set(Tensor::concat(&[&b, &zeros], 0));
+        Ok(())
+    }
+
+    /// Keeps the first `rank` columns of A and rows of B; with none, the layer is as it was without an adapter.
+    pub(crate) fn cut(&mut self, rank: usize) {
+        let (a, b) = (self.a.tensor().detach(), self.b.tensor().detach());
+        // In storages of their own: a view would keep what is cut off.
+        let own = |x: Tensor| Tensor::from_array(x.array().to_owned());
+        self.a.set(own(a.slice(1, 0, rank)));
+        self.b.set(own(b.slice(0, 0, rank)));
+    }
+
+    /// Gives the adapter rank `rank` and factors of zero, to be filled: what a checkpoint of a model that has grown needs.
+    pub(crate) fn emptied(&mut self, rank: usize) {
+        let [input, output] = self.base.sizes();
+        let like = self.a.tensor();
+        let zeros = |shape: [usize; 2]| Tensor::zeros(shape, like.dtype(), like.device()).contiguous();
+        let (a, b) = (zeros([input, rank]), zeros([rank, output]));
+        self.a.set(a);
+        self.b.set(b);
+    }
+
     fn apart(&self) -> Result<()> {
         match self.is_merged() {
             true => Err(Error::Config("an adapter that is merged keeps its rank: unmerge it first".into())),

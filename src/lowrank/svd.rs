@@ -95,6 +95,14 @@ pub fn orthonormal(a: &Tensor) -> Result<Tensor> {
     Ok(put(q, [m, r], a))
 }
 
+/// Eigenvalues of a symmetric matrix [n, n] given row by row, ascending, and eigenvectors in columns; the lower half is read.
+pub(crate) fn symmetric(n: usize, a: &[f64]) -> Result<(Vec<f64>, Vec<f64>)> {
+    match a.iter().find(|x| !x.is_finite()) {
+        None => dense::symmetric(n, a),
+        Some(x) => Err(Error::NotFinite(format!("an element of a symmetric matrix that was to be decomposed is {x}"))),
+    }
+}
+
 #[track_caller]
 fn sizes(what: &str, a: &Tensor) -> [usize; 2] {
     assert!(a.dtype().computes(), "{what}: no arithmetic on {}: cast to f32 first", a.dtype());
@@ -286,6 +294,20 @@ mod tests {
             device.ledger().peak()
         };
         assert_eq!(peak(&Device::cpu()), peak(&Device::null()));
+    }
+
+    #[test]
+    fn symmetric_matrices_are_made_up_by_their_eigenvectors() {
+        let n = 9;
+        let a = random([n, n], 8);
+        let a = (&a + a.t()).to_vec::<f64>().unwrap();
+        let (values, vectors) = symmetric(n, &a).unwrap();
+        assert!(values.is_sorted());
+        for (i, j) in (0..n).flat_map(|i| (0..n).map(move |j| (i, j))) {
+            let sum: f64 = (0..n).map(|k| vectors[i * n + k] * values[k] * vectors[j * n + k]).sum();
+            assert!((sum - a[i * n + j]).abs() < 1e-12);
+        }
+        assert!(symmetric(1, &[f64::NAN]).is_err());
     }
 
     #[test]

@@ -11,8 +11,10 @@ macro_rules! set {
 
 mod common;
 mod finetune;
+mod ranks;
 
 pub use finetune::Finetune;
+pub use ranks::{Kind, Ranks};
 
 use crate::base::{Adapter as AdapterFolder, Base};
 use crate::factorise::Parameters;
@@ -41,6 +43,10 @@ pub enum Command {
     Train(Train),
     /// Fine-tune a model in Hugging Face's layout: an adapter that PEFT reads, or a whole model
     Finetune(Box<Finetune>),
+    /// Say which rank each layer should have under a budget, and why
+    Allocate(Box<Allocate>),
+    /// Say how curved a model's loss is: traces by layer, largest eigenvalues, spectral density
+    Curvature(Curvature),
     /// Say what a model, perhaps with an adapter, makes of text that it did not learn from
     Eval(Eval),
     /// Make an adapter a part of its model
@@ -74,6 +80,58 @@ pub struct Train {
     /// Print where the time went, kernel by kernel
     #[arg(long)]
     pub profile: bool,
+}
+
+#[derive(Args)]
+pub struct Allocate {
+    #[command(flatten)]
+    pub run: Finetune,
+    /// Draw ranks and gains by layer
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct Curvature {
+    /// Folder of the model: config.json, model.safetensors, tokenizer.json
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// A file or folder of examples
+    #[arg(long, value_name = "PATH")]
+    pub data: PathBuf,
+    /// Most tokens of an example
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    pub max_length: usize,
+    /// Examples in a batch
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub batch: usize,
+    /// Batches to look at
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub sample: u64,
+    /// Most samples of a layer's trace; fewer where its error is 5 % before
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub samples: u64,
+    /// Eigenvalues, the largest in magnitude
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub eigenvalues: usize,
+    /// Steps of Lanczos, for eigenvalues and for each probe of the density
+    #[arg(long, value_name = "N", default_value_t = 40)]
+    pub steps: usize,
+    /// Probes of the density
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub probes: u64,
+    /// What probes are functions of
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// auto, cpu, gpu or a device's name
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    pub device: String,
+    /// Draw the spectral density
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// Print all of it as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Args)]

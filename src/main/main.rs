@@ -1,14 +1,16 @@
-//! The command line: `train`, `finetune`, `eval`, `generate`, `merge`, `factorise`, `adapter`, `plan`, `memory`, `check`,
-//! `devices`.
+//! The command line: `train`, `finetune`, `allocate`, `curvature`, `eval`, `generate`, `merge`, `factorise`, `adapter`,
+//! `plan`, `memory`, `check`, `devices`.
 //!
 //! What goes wrong is one line on stderr. Exit codes: 0 done, 1 run failed, 2 bad usage or input, 3 memory or device
 //! lost, 130 interrupted with a checkpoint written.
 
 mod adapter;
 mod aliases;
+mod allocate;
 mod args;
 mod base;
 mod check;
+mod curvature;
 mod devices;
 mod eval;
 mod factorise;
@@ -19,6 +21,7 @@ mod merge;
 mod plan;
 mod plot;
 mod progress;
+mod ranks;
 mod table;
 mod train;
 
@@ -36,6 +39,8 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Train(args) => train::run(&args),
         Command::Finetune(args) => finetune::run(&args),
+        Command::Allocate(args) => allocate::run(&args),
+        Command::Curvature(args) => curvature::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Merge(args) => merge::run(&args),
         Command::Factorise(args) => factorise::run(&args),

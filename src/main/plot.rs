@@ -1,5 +1,9 @@
 //! Curves of a run, as SVG.
 
+mod ranks;
+
+pub use ranks::{density, ranks};
+
 use eckart::train::{MemoryUse, Metrics, Planned};
 use eckart::{Error, Result};
 use plotters::prelude::*;

@@ -41,6 +41,7 @@ impl Progress {
             }
             Event::Skipped(reason) => self.say(format!("left out {reason}")),
             Event::Reported(metrics) => self.validation(metrics),
+            Event::Grown(layers) => self.say(format!("one rank more: {}", layers.join(", "))),
             Event::Saved(_) => {}
         }
     }

@@ -29,6 +29,12 @@ impl Transform for Adam {
         vec![("m", *parameter), ("v", *parameter)]
     }
 
+    /// Means of squares: from zero, the steps of what is new would be several times too long, because the correction of
+    /// their start goes by the run's steps.
+    fn grows_at_mean(&self) -> &[&str] {
+        &["v"]
+    }
+
     fn update(&self, at: &At<'_>, state: &mut [Array], mut gradient: Array) -> Array {
         if let Some(numbers) = at.now.numbers {
             self.record(numbers, state, &mut gradient, at.first);

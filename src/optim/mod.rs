@@ -173,14 +173,19 @@ impl Optimizer {
     }
 
     /// Fits the state to parameters whose shape changed, such as those of adapters of another rank: in those that grew it
-    /// stays, with zeros for what is new; in those that shrank, and where it is stored in eight bits, it begins anew.
+    /// stays, and what is new begins at zero or where the transform [says](Transform::grows_at_mean); in those that shrank,
+    /// and where it is stored in eight bits, it begins anew.
     pub fn resize(&mut self, model: &dyn Module) {
         model.visit(&Path::root(), &mut |path, parameter| {
             let (path, spec) = (path.to_string(), parameter.tensor().spec());
-            let slots = self.transform(&path, &spec.shape).state(&spec);
+            let transform = match &self.exception {
+                Some((takes, transform)) if takes(&path, &spec.shape) => transform,
+                _ => &self.transform,
+            };
+            let slots = transform.state(&spec);
             let Some(state) = self.state.get_mut(&path) else { return };
             if state.arrays.iter().map(Array::spec).ne(slots.iter().map(|(_, spec)| *spec)) {
-                state.fit(&slots, parameter.tensor().device());
+                state.fit(&slots, transform.grows_at_mean(), parameter.tensor().device());
             }
         });
     }
@@ -313,7 +318,7 @@ impl State {
     }
 
     /// Becomes that of a parameter of another shape.
-    fn fit(&mut self, slots: &[Slot], device: &Device) {
+    fn fit(&mut self, slots: &[Slot], at_mean: &[&str], device: &Device) {
         let old = std::mem::replace(self, State::zero(slots, self.seed, device));
         // Where codes lie depends on all sizes.
         if slots.iter().any(|(_, spec)| !spec.dtype.computes()) {
@@ -322,18 +327,24 @@ impl State {
         let named = old.names.into_iter().zip(old.arrays);
         for (name, old) in named {
             if let Some(i) = self.names.iter().position(|new| *new == name) {
-                grow(&mut self.arrays[i], old);
+                grow(&mut self.arrays[i], old, at_mean.contains(&name));
             }
         }
     }
 }
 
-/// Puts `old` into the corner of `new`, which is zero, if it has room there.
-fn grow(new: &mut Array, old: Array) {
+/// Puts `old` into the corner of `new`, which is zero, if it has room there; the rest becomes its mean if wanted.
+fn grow(new: &mut Array, old: Array, at_mean: bool) {
     let (from, to) = (*old.shape(), *new.shape());
     let fits = from.len() == to.len() && from.iter().zip(&to[..]).all(|(from, to)| from <= to);
-    if fits && old.dtype() == new.dtype() {
-        let pad = |x: Tensor, axis: usize| x.pad(axis as isize, 0, to[axis] - from[axis]);
-        *new = tagged(Tag::Optimizer, || (0..to.len()).fold(Tensor::from_array(old), pad).into_array());
+    if !fits || old.dtype() != new.dtype() {
+        return;
     }
+    let old = Tensor::from_array(old);
+    let rest = if at_mean && old.count() > 0 { old.mean_all() } else { old.constant_like(0.0) };
+    let extended = |x: Tensor, axis: usize| match to[axis] - x.shape()[axis] {
+        0 => x,
+        more => Tensor::concat(&[&x, &rest.broadcast_to(x.shape().with(axis, more))], axis as isize),
+    };
+    *new = tagged(Tag::Optimizer, || (0..to.len()).fold(old, extended).contiguous().into_array());
 }

@@ -37,6 +37,12 @@ pub trait Transform: Send + Sync {
         None
     }
 
+    /// Slots of a parameter's state whose new elements, where a parameter has grown, begin at the mean of the old ones; those
+    /// of all others at zero.
+    fn grows_at_mean(&self) -> &[&str] {
+        &[]
+    }
+
     /// What is wrong with this transform for such a parameter, if anything.
     fn check(&self, _parameter: &Spec) -> Result<(), String> {
         Ok(())

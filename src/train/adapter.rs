@@ -30,16 +30,22 @@ impl Config {
             return Ok(());
         }
         let adapters = self.adapters(start, self.adapted_layers(model)?);
-        adapt(model, &adapters, self.adapters_seed()).map(drop)
+        adapt(model, &adapters, self.adapters_seed())?;
+        self.cut_down(model);
+        Ok(())
     }
 
     /// The adapters of these layers.
     pub(super) fn adapters(&self, start: Start, targets: Vec<String>) -> AdapterConfig {
+        let (without, with): (Vec<_>, Vec<_>) = self.rank_pattern.iter().partition(|(_, rank)| **rank == 0);
         AdapterConfig {
             rank: self.rank,
             alpha: self.alpha,
             rank_stabilised: self.rank_stabilised,
             targets,
+            exclude: without.into_iter().map(|(name, _)| name.clone()).collect(),
+            rank_pattern: with.into_iter().map(|(name, rank)| (name.clone(), *rank)).collect(),
+            alpha_pattern: self.alpha_pattern.clone().into_iter().collect(),
             start,
             dora: self.adapter == Adapter::Dora,
             dropout: self.adapter_dropout,

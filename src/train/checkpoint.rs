@@ -3,6 +3,7 @@
 //! Of the model, what trains: the rest is made anew from the configuration, and where adapters took a part of it when they
 //! began, from the folder `start` with their first factors.
 
+use super::growth::fit;
 use super::state::{FORMAT, Progress, State};
 use crate::device::{Array, Device, Tag, tagged};
 use crate::error::{Error, Result};
@@ -101,6 +102,7 @@ impl Checkpoint {
 
     /// Gives what trains of such a model the values that were saved.
     pub fn restore(&self, model: &mut Model) -> Result<()> {
+        fit(model, &self.state.ranks);
         let arrays = self.arrays(MODEL, &model.device())?;
         restore_trained(model, arrays, &self.path.join(MODEL))
     }

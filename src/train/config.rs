@@ -1,6 +1,7 @@
 //! Everything that a run is a function of.
 
 use super::adapter::Adapter;
+use super::growth::Growth;
 use super::method::Method;
 use super::size::Size;
 use super::start::AdapterStart;
@@ -10,6 +11,7 @@ use crate::nn::{Arch, ModelConfig};
 use crate::ops::quantised::Format;
 use crate::optim::Schedule;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// A run's settings; the keys of a configuration file. All have defaults.
@@ -23,6 +25,9 @@ pub struct Config {
     /// What to learn: a text; for a model with a tokenizer also a file or folder of examples. The crate's own source and
     /// documents if none.
     pub data: Option<PathBuf>,
+    /// Of so many parts of the examples to learn from, the one that is held back instead of what is: `[0, 5]` for the first
+    /// of five.
+    pub fold: Option<[usize; 2]>,
     /// Learn completions and last answers alone, not what they answer.
     pub mask_prompt: bool,
     /// Put examples one after the other into full windows, where each sees those before it, instead of filling up.
@@ -69,6 +74,12 @@ pub struct Config {
     pub rank_stabilised: bool,
     /// Adapters in the last so many blocks only; in all if none.
     pub last_layers: Option<usize>,
+    /// Other ranks of adapters for some layers, by their paths or the ends of them behind a dot; 0 for no adapter.
+    pub rank_pattern: BTreeMap<String, usize>,
+    /// Other alphas for some layers, named in the same way.
+    pub alpha_pattern: BTreeMap<String, f64>,
+    /// How adapters grow while the run goes on, if they do.
+    pub growth: Option<Growth>,
     /// Layers that get adapters: paths, or ends of them behind a dot; `all-linear` means all but embeddings and head.
     pub adapter_targets: Vec<String>,
     /// Probability that training drops an element of what an adapter is given.
@@ -136,6 +147,7 @@ impl Default for Config {
             model: None,
             base: None,
             data: None,
+            fold: None,
             mask_prompt: false,
             pack: false,
             out: None,
@@ -159,6 +171,9 @@ impl Default for Config {
             alpha: 8.0,
             rank_stabilised: false,
             last_layers: None,
+            rank_pattern: BTreeMap::new(),
+            alpha_pattern: BTreeMap::new(),
+            growth: None,
             adapter_targets: vec![ALL_LINEAR.into()],
             adapter_dropout: 0.0,
             lora_plus_ratio: 16.0,
@@ -261,6 +276,8 @@ impl Config {
             ("patience", self.patience.unwrap_or(1)),
             ("last_layers", self.last_layers.unwrap_or(1) as u64),
             ("start_batches", self.start_batches),
+            ("growth.every", self.growth.as_ref().and_then(|growth| growth.every).unwrap_or(1)),
+            ("growth.batches", self.growth.as_ref().map_or(1, |growth| growth.batches)),
         ];
         if let Some((name, _)) = counts.iter().find(|(_, count)| *count == 0) {
             return Err(Error::Config(format!("{name} is 0: it must be at least 1")));
@@ -288,6 +305,19 @@ impl Config {
         }
         if self.start != AdapterStart::Uniform && self.adapter == Adapter::None {
             return Err(Error::Config(format!("start: {} is for adapters, and none are trained", self.start)));
+        }
+        if let Some([fold, folds]) = self.fold
+            && (self.model.is_none() || fold >= folds)
+        {
+            return Err(Error::Config(format!("fold: {fold} of {folds} parts of examples for a model of files")));
+        }
+        if self.growth.is_some() && self.start.moves_base() {
+            let problem =
+                "takes what it begins with from the base, which adapters that grow from less would not give back";
+            return Err(Error::Config(format!("growth: start {} {problem}", self.start)));
+        }
+        if self.growth.is_some() && !matches!(self.adapter, Adapter::Lora | Adapter::LoraPlus) {
+            return Err(Error::Config("growth: only adapters without lengths grow, those of lora and lora+".into()));
         }
         if !matches!(self.lift, None | Some(Lift::Within | Lift::FreshAndUp)) {
             return Err(Error::Config("lift: flora's is within or fresh-and-up".into()));

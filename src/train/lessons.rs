@@ -2,7 +2,7 @@
 
 use super::{Config, Source};
 use crate::data::{Batch, Batches, Dataset, Layout, Reading, Tokenizer};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::io;
 use crate::rng::Seed;
 use std::path::Path;
@@ -23,7 +23,16 @@ impl Lessons {
         let notes = notes(&set, reading.max_length);
         let layout = if config.pack { Layout::Packed } else { Layout::Padded };
         let batches = |examples, layout| Batches::new(examples, config.batch, reading.max_length, layout);
-        let (train, validation) = (set.train.examples, set.validation.examples);
+        let (mut train, mut validation) = (set.train.examples, set.validation.examples);
+        if let Some([fold, folds]) = config.fold {
+            let numbered = train.into_iter().enumerate();
+            let (held, kept): (Vec<_>, Vec<_>) = numbered.partition(|(number, _)| number % folds == fold);
+            [train, validation] = [kept, held].map(|part| part.into_iter().map(|(_, example)| example).collect());
+            if train.is_empty() || validation.is_empty() {
+                let problem = format!("has too few examples to hold one of {folds} parts back");
+                return Err(Error::Data { path: path.into(), problem });
+            }
+        }
         Ok(Lessons { train: batches(train, layout), validation: batches(validation, Layout::Padded), notes })
     }
 

@@ -5,10 +5,12 @@
 
 mod adapter;
 mod begin;
+mod budget;
 mod checkpoint;
 mod config;
 mod evaluate;
 mod export;
+mod growth;
 #[cfg(feature = "hub")]
 mod lessons;
 mod method;
@@ -18,9 +20,12 @@ mod micro_batch;
 mod pace;
 mod place;
 mod plan;
+mod ranks;
 mod replay;
 mod report;
 mod run;
+mod sample;
+mod search;
 mod size;
 mod source;
 mod start;
@@ -29,10 +34,12 @@ mod subject;
 mod trainer;
 
 pub use adapter::Adapter;
+pub use budget::Budget;
 pub use checkpoint::{Checkpoint, Newest, Store};
 pub use config::Config;
 pub use evaluate::{Evaluation, evaluate, evaluate_each};
 pub use export::tokenizer_files;
+pub use growth::Growth;
 #[cfg(feature = "hub")]
 pub use lessons::Lessons;
 pub use method::{Defaults, Method};
@@ -40,8 +47,11 @@ pub use methods::{Planned, VARIANTS, Variant, beside_adamw, plan_all};
 pub use metrics::Metrics;
 pub use place::{latest, next_free, previous};
 pub use plan::{Plan, what_fits};
+pub use ranks::{Ranks, Sharing, look, share_out, survey};
 pub use report::Report;
 pub use run::{Control, Event, Row, Trained, run, run_on};
+pub use sample::Sample;
+pub use search::{Search, Searching, Trial};
 pub use size::{MemoryUse, Size};
 pub use source::Source;
 pub use start::AdapterStart;

@@ -32,7 +32,8 @@ impl Plan {
 
     pub(super) fn on(device: Device, config: &Config, subject: &Subject) -> Result<Plan> {
         let source = Largest(&*subject.source);
-        let model = config.fresh(&source, subject.vocabulary.as_ref(), &device)?;
+        let mut model = config.fresh(&source, subject.vocabulary.as_ref(), &device)?;
+        config.grown(&mut model);
         Plan::of_trainer(Trainer::of_model(config, model, &source)?, &device)
     }
 
@@ -57,6 +58,9 @@ impl Plan {
     fn of_trainer(mut trainer: Trainer<'_>, device: &Device) -> Result<Plan> {
         while let Outcome::Held = trainer.advance()? {}
         trainer.evaluate()?;
+        if let Some(growth) = &trainer.config.growth {
+            trainer.candidates(growth)?;
+        }
         let peak = device.ledger().peak();
         let parameters = trainer.model.parameters().iter().map(|(_, p)| p.tensor().count()).sum();
         Ok(Plan { parameters, peak_bytes: peak.into(), reserved_bytes: Device::most_reserved(peak.total()) })

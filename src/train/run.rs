@@ -1,6 +1,7 @@
 //! A run from start to end: steps, validations, lines, checkpoints.
 
 use super::begin::{fresh, resume};
+use super::growth::ranks;
 use super::metrics::Log;
 use super::pace::Pace;
 use super::state::{Best, FORMAT, State};
@@ -11,6 +12,7 @@ use crate::device::Device;
 use crate::device::observe::{Profile, Stage, observed};
 use crate::error::{Error, Result};
 use crate::nn::Model;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -63,6 +65,8 @@ pub enum Event<'a> {
     },
     /// A step was left out, and why.
     Skipped(&'a str),
+    /// Adapters of these layers have one rank more.
+    Grown(&'a [String]),
     /// A line was written.
     Reported(&'a Metrics),
     /// A checkpoint was written.
@@ -193,6 +197,9 @@ impl<'a> Run<'a> {
                     self.end_step(None)?;
                 }
             }
+            if !self.trainer.grown.is_empty() {
+                (self.see)(Event::Grown(&self.trainer.grown));
+            }
             if self.stop.load(Ordering::Relaxed) && self.trainer.progress.step < self.config.steps {
                 self.save()?;
                 return Err(Error::Interrupted { step: self.trainer.progress.step });
@@ -297,6 +304,7 @@ impl<'a> Run<'a> {
         State {
             format: FORMAT,
             progress: self.trainer.progress.clone(),
+            ranks: if self.config.growth.is_some() { ranks(&self.trainer.model) } else { BTreeMap::new() },
             // Where the run lies is no part of what it is.
             config: Config { out: None, ..self.config.clone() },
             vocabulary: self.subject.vocabulary.clone(),

@@ -4,6 +4,9 @@ use super::Config;
 use crate::data::{Batch, Corpus, training_batch, validation_batches};
 use crate::rng::Seed;
 
+/// Steps that no run comes to.
+const BESIDE: u64 = 1 << 40;
+
 /// Batches to learn from and batches held back: functions of the configuration, the step and the micro-batch alone, so
 /// that a resumed run sees what it would have seen.
 pub trait Source: Send + Sync {
@@ -13,6 +16,11 @@ pub trait Source: Send + Sync {
     /// The part that this micro-batch has in its step's targets that count: what its mean loss is multiplied by.
     fn share(&self, config: &Config, _step: u64, _micro_step: u64) -> f64 {
         1.0 / config.accumulate as f64
+    }
+
+    /// A micro-batch to look at a model with, which no step learns from in its turn: number `number` of them.
+    fn beside(&self, config: &Config, number: u64) -> Batch {
+        self.batch(config, BESIDE + number, 0)
     }
 
     /// All that is held back.

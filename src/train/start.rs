@@ -5,7 +5,7 @@ use crate::data::{Batch, Vocabulary};
 use crate::device::Device;
 use crate::error::Result;
 use crate::io::hub;
-use crate::lowrank::{ALL_LINEAR, AdapterConfig, Factored, Initial, Start};
+use crate::lowrank::{ALL_LINEAR, Factored, Initial, Start};
 use crate::lowrank::{adapt, chosen, each, quantise, steepest};
 use crate::nn::{Model, Pass};
 use crate::ops::quantised::Format;
@@ -121,6 +121,7 @@ impl Config {
     /// How adapters are to start, if gradients were asked for already.
     pub(super) fn start_from(&self, initial: Initial) -> Start {
         match self.start {
+            _ if self.adapter == Adapter::None => Start::Uniform,
             _ if !initial.is_empty() => Start::Given(initial),
             AdapterStart::Gaussian => Start::Gaussian,
             AdapterStart::ZeroA => Start::ZeroA,
@@ -144,17 +145,15 @@ impl Config {
     fn residual(&self, folder: &Path, format: Format, start: Start, device: &Device) -> Result<Model> {
         let sizes = self.sizes(None)?;
         let mut outline = Model::unset(&sizes, device)?;
-        let (adapted, mut linear) = (self.adapted_layers(&mut outline)?, chosen(&mut outline, &[ALL_LINEAR])?);
+        let adapted = self.adapters(start, self.adapted_layers(&mut outline)?).one_by_one(&mut outline)?;
+        let mut linear = chosen(&mut outline, &[ALL_LINEAR])?;
         // Those that are factors stay so.
         each::<Factored>(&mut outline, |path, _| linear.retain(|layer| layer != path));
-        let all = self.adapters(start, Vec::new());
-        let is = |layers: &[String], path: &str| layers.iter().any(|layer| layer == path);
         hub::load_by_layer(folder, &sizes, device, &mut |model, path| {
-            if is(&adapted, path) {
-                let one = AdapterConfig { targets: vec![path.into()], ..all.clone() };
-                adapt(model, &one, self.adapters_seed())?;
+            if let Some(one) = adapted.get(path) {
+                adapt(model, one, self.adapters_seed())?;
             }
-            if is(&linear, path) { quantise(model, format, &[path]).map(drop) } else { Ok(()) }
+            if linear.iter().any(|layer| layer == path) { quantise(model, format, &[path]).map(drop) } else { Ok(()) }
         })
     }
 

@@ -3,6 +3,7 @@
 use super::{Config, MemoryUse};
 use crate::data::Vocabulary;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Version of the checkpoint's layout.
 pub const FORMAT: u32 = 1;
@@ -64,6 +65,9 @@ pub struct State {
     pub format: u32,
     /// Where the run stands.
     pub progress: Progress,
+    /// Ranks that adapters have grown to, by layer; those of the configuration if none.
+    #[serde(default)]
+    pub ranks: BTreeMap<String, usize>,
     /// What it was asked to do, with all defaults filled in.
     pub config: Config,
     /// What tokens stand for, unless the folder that the model came from says it.

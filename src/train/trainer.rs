@@ -25,6 +25,8 @@ pub struct Trainer<'a> {
     pub progress: Progress,
     /// The recorded step, once there is one.
     pub(super) replay: Option<Replay>,
+    /// Layers whose adapters grew after the last step.
+    pub grown: Vec<String>,
 }
 
 /// What came of one micro-batch.
@@ -51,7 +53,8 @@ impl<'a> Trainer<'a> {
         optimizer.check(&model)?;
         optimizer.prepare(&model);
         let (held, progress) = (optimizer.gradients(&model, 0), Progress::default());
-        Ok(Trainer { config, source, device, model, optimizer, held, progress, replay: None })
+        let (replay, grown) = (None, Vec::new());
+        Ok(Trainer { config, source, device, model, optimizer, held, progress, replay, grown })
     }
 
     /// A run as a checkpoint has it.
@@ -64,11 +67,21 @@ impl<'a> Trainer<'a> {
         let mut model = checkpoint.model(device)?;
         let (optimizer, held) = checkpoint.optimizer(&mut model)?;
         let progress = checkpoint.state.progress.clone();
-        Ok(Trainer { config, source, device: device.clone(), model, optimizer, held, progress, replay: None })
+        let (device, replay, grown) = (device.clone(), None, Vec::new());
+        Ok(Trainer { config, source, device, model, optimizer, held, progress, replay, grown })
     }
 
-    /// Learns from one micro-batch, and the last of a step also takes the step; on a GPU from all of a step at once.
+    /// Learns from one micro-batch, and the last of a step also takes the step; on a GPU from all of a step at once. After a
+    /// step adapters may grow.
     pub fn advance(&mut self) -> Result<Outcome> {
+        let outcome = self.learn()?;
+        if !matches!(outcome, Outcome::Held) {
+            self.grown = self.grow()?;
+        }
+        Ok(outcome)
+    }
+
+    fn learn(&mut self) -> Result<Outcome> {
         if self.replays() {
             return self.whole_step();
         }

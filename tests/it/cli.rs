@@ -27,7 +27,7 @@ fn ran(args: &[&str]) -> Output {
 }
 
 /// Ends with this code and one line that has these words.
-fn fails(args: &[&str], code: i32, words: &str) {
+pub fn fails(args: &[&str], code: i32, words: &str) {
     let output = ran(args);
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(code), "{args:?}: {text}");

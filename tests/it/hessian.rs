@@ -5,17 +5,17 @@ use eckart::nn::{Arch, Model, ModelConfig, Pass};
 use eckart::{DType, Device, Module, Seed, Tensor};
 
 /// A model as a function of its parameters.
-struct Problem {
-    model: Model,
-    ids: Tensor,
-    targets: Tensor,
+pub struct Problem {
+    pub model: Model,
+    pub ids: Tensor,
+    pub targets: Tensor,
     pass: Pass,
 }
 
 impl Problem {
-    fn new(arch: Arch) -> Problem {
+    pub fn new(arch: Arch, layers: usize) -> Problem {
         let device = Device::cpu();
-        let config = ModelConfig { hidden: 12, ..ModelConfig::new(arch, 7, 5, 2, 2, 8) };
+        let config = ModelConfig { hidden: 12, ..ModelConfig::new(arch, 7, 5, layers, 2, 8) };
         let mut model = Model::new(&config, Seed(3), &device).unwrap().cast(DType::F64);
         // Far enough from the start that every term of the second derivative counts.
         model.visit_mut(&eckart::module::Path::root(), &mut |path, parameter| {
@@ -28,11 +28,11 @@ impl Problem {
         Problem { model, ids, targets, pass: Pass::default() }
     }
 
-    fn parameters(&self) -> Vec<Tensor> {
+    pub fn parameters(&self) -> Vec<Tensor> {
         self.model.parameters().iter().map(|(_, p)| p.tensor().detach()).collect()
     }
 
-    fn loss(&self, parameters: &[Tensor]) -> Tensor {
+    pub fn loss(&self, parameters: &[Tensor]) -> Tensor {
         let mut model = self.model.clone();
         model.bind(parameters);
         model.loss(&self.ids, &self.targets, &self.pass)
@@ -44,12 +44,12 @@ impl Problem {
     }
 }
 
-fn flat(tensors: &[Tensor]) -> Vec<f64> {
+pub fn flat(tensors: &[Tensor]) -> Vec<f64> {
     tensors.iter().flat_map(|t| t.to_vec::<f64>().unwrap()).collect()
 }
 
 /// A vector over all parameters, cut into their shapes.
-fn cut(flat: &[f64], like: &[Tensor]) -> Vec<Tensor> {
+pub fn cut(flat: &[f64], like: &[Tensor]) -> Vec<Tensor> {
     let mut rest = flat;
     let mut next = |t: &Tensor| {
         let (head, tail) = rest.split_at(t.count());
@@ -60,7 +60,7 @@ fn cut(flat: &[f64], like: &[Tensor]) -> Vec<Tensor> {
 }
 
 /// Row by row, eight directions at a time.
-fn hessian(problem: &Problem) -> Vec<Vec<f64>> {
+pub fn hessian(problem: &Problem) -> Vec<Vec<f64>> {
     let parameters = problem.parameters();
     let count: usize = parameters.iter().map(Tensor::count).sum();
     let unit = |i: usize| -> Direction {
@@ -98,7 +98,7 @@ fn differences(problem: &Problem) -> Vec<Vec<f64>> {
 }
 
 fn check(arch: Arch) {
-    let problem = Problem::new(arch);
+    let problem = Problem::new(arch, 2);
     let h = hessian(&problem);
     assert!(h.len() <= 3000, "{} parameters", h.len());
     let largest = h.iter().flatten().fold(0.0_f64, |max, x| max.max(x.abs()));
@@ -130,7 +130,7 @@ fn dense_hessian_of_a_two_layer_llama() {
 /// The same products through recomputed segments, and in several directions at once or one by one.
 #[test]
 fn products_do_not_depend_on_how_they_are_computed() {
-    let mut problem = Problem::new(Arch::Gpt2);
+    let mut problem = Problem::new(Arch::Gpt2, 2);
     let parameters = problem.parameters();
     let direction = |k: u64| -> Direction {
         let draw = |(i, p): (usize, &Tensor)| {

@@ -11,6 +11,7 @@ mod chat;
 mod checker;
 #[cfg(feature = "cli")]
 mod cli;
+mod curvature;
 mod data;
 #[cfg(feature = "cli")]
 mod each;
@@ -82,6 +83,8 @@ mod project;
 mod published;
 mod qlora;
 mod quantised;
+#[cfg(feature = "hub")]
+mod ranks;
 mod refusals;
 mod resume;
 mod second_order;
@@ -89,6 +92,7 @@ mod shared;
 #[cfg(feature = "hub")]
 mod starts;
 mod style;
+mod survey;
 mod tiny;
 mod together;
 #[cfg(feature = "hub")]

@@ -1,7 +1,6 @@
 //! A run that was stopped and resumed is the run that never stopped, byte for byte.
 
-use crate::tiny::{self, assert_same};
-use eckart::Error;
+use crate::tiny::{self, assert_same, in_pieces};
 use eckart::nn::Arch;
 use eckart::train::{Config, Method, Store};
 use std::path::Path;
@@ -9,18 +8,6 @@ use std::path::Path;
 /// Steps that are large enough to be shared out between threads.
 fn config(folder: &Path, out: &str) -> Config {
     Config { accumulate: 3, batch: 8, context: 32, width: 64, save_every: 2, ..tiny::config(folder, out) }
-}
-
-/// Stops a run every few micro-batches until it is done.
-fn in_pieces(config: &Config, micro_steps: usize) {
-    let mut resume = false;
-    loop {
-        match tiny::train_for(config, resume, micro_steps) {
-            Ok(_) => return,
-            Err(Error::Interrupted { .. }) => resume = true,
-            Err(other) => panic!("{other}"),
-        }
-    }
 }
 
 fn with_threads(threads: usize, f: impl FnOnce() + Send) {

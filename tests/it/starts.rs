@@ -184,7 +184,9 @@ fn what_is_left_of_the_base_goes_into_fewer_bits() {
     let dense = hub::open(&model, None, &Device::cpu()).unwrap();
     for start in MOVING {
         let config = config(folder.path(), &model, &format!("packed {start}"));
-        let config = starting(start, Config { base: Some(Format::Int8), ..config });
+        // One layer of each block with a rank of its own, one without an adapter.
+        let rank_pattern = [("q_proj", 2), ("down_proj", 0)].map(|(name, rank)| (name.to_string(), rank)).into();
+        let config = starting(start, Config { base: Some(Format::Int8), rank_pattern, ..config });
         let trained = tiny::train(&config, false).unwrap();
         tiny::assert_as_planned(&trained.report, start);
         let best = trained.history.iter().filter_map(|line| line.val_loss).fold(f64::INFINITY, f64::min);
@@ -192,8 +194,14 @@ fn what_is_left_of_the_base_goes_into_fewer_bits() {
         let (again, _) = exported(&config, trained);
         assert!((again - best).abs() < 0.02 && again < held_back(&config, &dense), "{start}: {again} for {best}");
         // Beside the base that it was trained with it is what was reported.
-        let own = Checkpoint::open(&best_folder).unwrap().model(&Device::cpu()).unwrap();
+        let mut own = Checkpoint::open(&best_folder).unwrap().model(&Device::cpu()).unwrap();
         assert!((held_back(&config, &own) - best).abs() < 1e-5, "{start}");
+        let mut ranks = std::collections::BTreeMap::new();
+        each::<Lora>(&mut own, |path, map| {
+            ranks.insert(path.rsplit('.').next().unwrap().to_string(), map.rank());
+        });
+        assert_eq!(ranks.len(), 6, "{ranks:?}");
+        assert!(ranks.iter().all(|(name, rank)| *rank == if name == "q_proj" { 2 } else { 4 }), "{ranks:?}");
     }
 }
 
@@ -241,6 +249,10 @@ fn new_models_start_so_too() {
     let whole = starting("pissa", tiny::config(folder.path(), "whole"));
     let error = tiny::train(&whole, false).map(drop).unwrap_err().to_string();
     assert_eq!(error, "start: pissa is for adapters, and none are trained");
+    let growth = Some(eckart::train::Growth { budget: 9000, ..Default::default() });
+    let grows = Config { adapter: Adapter::Lora, growth, ..starting("pissa", tiny::config(folder.path(), "grows")) };
+    let error = tiny::train(&grows, false).map(drop).unwrap_err().to_string();
+    assert!(error.starts_with("growth: start pissa takes what it begins with from the base"), "{error}");
     let wide = Config { adapter: Adapter::Lora, rank: 9, ..starting("lora-ga", tiny::config(folder.path(), "wide")) };
     let error = tiny::train(&wide, false).map(drop).unwrap_err().to_string();
     assert!(error.contains("h.0.attn.c_attn: rank 9 takes 18 singular vectors"), "{error}");
@@ -296,5 +308,5 @@ fn commands_take_starts() {
     assert!(refused(&["--start", "eva"]).contains("is no start: take uniform, gaussian, zero-a, pissa"));
     assert!(refused(&["--method", "flora"]).contains("start: pissa:1 is for adapters, and none are trained"));
     std::fs::write(&file, "start: olora\n").unwrap();
-    assert!(refused(&[]).contains("start: \"olora\" is no start"));
+    assert!(refused(&[]).contains("starts.yaml: \"olora\" is no start"));
 }

@@ -147,6 +147,10 @@ fn layers(model: &Model, about: &About) -> Result<Vec<Layer>> {
     let tied = sites.iter().find(|site| site.kind == Kind::Tied);
     let mut found = Vec::new();
     each::<Lora>(&mut model.clone(), |path, map| {
+        // One that never grew changes nothing.
+        if map.rank() == 0 {
+            return;
+        }
         let site = sites.iter().find(|site| site.path == path).expect("the same walk found it");
         let layer = Layer::of(map, site, about);
         let head = tied.filter(|head| head.path == path && !map.rows_only());

@@ -3,7 +3,7 @@
 use super::common::Common;
 use clap::{Args, ValueEnum};
 use eckart::ops::quantised::Format;
-use eckart::train::{Adapter, Config, Method};
+use eckart::train::{Adapter, Config, Method, Ranks};
 use eckart::{Error, Result};
 use std::path::PathBuf;
 
@@ -81,6 +81,20 @@ pub struct Finetune {
     /// What is trained, and how; lora unless said otherwise
     #[arg(long)]
     method: Option<Way>,
+    #[command(flatten)]
+    pub ranks: super::Ranks,
+    /// Ranks that `allocate` has written
+    #[arg(long = "ranks", value_name = "FILE", conflicts_with = "budget")]
+    ranks_file: Option<PathBuf>,
+    /// Spend the budget while the run goes on: adapters begin at --min and grow where it is predicted to win most
+    #[arg(long, requires = "budget")]
+    pub online: bool,
+    /// Try so many ways to share the budget out, most of them in short runs, and take the one that validates best
+    #[arg(long, value_name = "TRIALS", requires = "budget", conflicts_with = "online")]
+    pub search: Option<usize>,
+    /// Judge trials by so many folds of what is learnt instead of what is held back
+    #[arg(long, value_name = "K", requires = "search", default_value_t = 0, hide_default_value = true)]
+    pub folds: usize,
     /// How frozen weights are stored beside adapters
     #[arg(long)]
     base: Option<Bits>,
@@ -124,6 +138,11 @@ impl Finetune {
     pub fn settings(&self) -> Result<Config> {
         let mut config = self.common.begun(self.resume, Config::fine_tuning())?;
         self.apply(&mut config);
+        if let Some(path) = &self.ranks_file {
+            let text = std::fs::read_to_string(path).map_err(Error::file(path))?;
+            let problem = |error: serde_json::Error| Error::Data { path: path.clone(), problem: error.to_string() };
+            config = serde_json::from_str::<Ranks>(&text).map_err(problem)?.apply(&config);
+        }
         match config.model {
             Some(_) => Ok(config),
             None => Err(Error::Config("model: give the folder of the model to begin with".into())),

@@ -1,0 +1,149 @@
+"""Compares ways to share a budget of adapter ranks out among layers: validation loss at equal parameters, and the time to decide.
+
+    cargo build --release && python3 benches/ranks.py MODEL TEXT FOLDER [--table] [--only NAME]
+
+MODEL is stories260K (karpathy/tinyllamas) in Hugging Face's layout, TEXT tinyshakespeare's input.txt (karpathy/char-rnn). Budgets
+are those of a uniform rank 1 and 4. Every run leaves a report in FOLDER and is not made again, so that the script can be stopped
+and started; about two hours on two quiet cores. Learning rates are chosen by the validation loss of seed 1, the other seeds follow at the
+best; ranks are chosen anew for every seed. `--table` prints what there is.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from runs import EXECUTABLE, Runs, lessons, mean_and_spread, wanted
+
+RATES = ["1e-3", "3e-3", "1e-2"]
+HIGHER = "3e-2"
+SEEDS = [1, 2, 3, 4, 5]
+# Windows of `<s>` and 128 tokens; nothing decays.
+SETTINGS = {
+    "steps": 300,
+    "batch": 8,
+    "context": 129,
+    "warmup": 30,
+    "lr_floor": 0.05,
+    "weight_decay": 0.0,
+    "beta2": 0.999,
+    "adapter": "lora",
+    "rank_stabilised": True,
+    "report_every": 10,
+    "eval_every": 100,
+    "save_every": 300,
+}
+# Parameters of a uniform rank 1 and 4.
+BUDGETS = {1: 5780, 4: 23120}
+GREEDY = ["gradient", "hessian", "gauss-newton", "data", "kronecker"]
+ALLOCATED = (
+    {"uniform": ["--rule", "uniform"], "as published": ["--rule", "published", "--sensitivity", "hessian"]}
+    | {f"closed form ({tail})": ["--rule", f"closed-form:{tail}"] for tail in ["slow", "power", "exponential"]}
+    | {f"greedy, {kind}": ["--sensitivity", kind] for kind in GREEDY}
+)
+ORACLE = "greedy, full fine-tuning's update"
+TRIALS = 12
+SEARCH = f"search, {TRIALS} trials"
+
+
+def scale(budget):
+    """The factor on A B is α/√r: 8 at the uniform rank of the budget."""
+    rank = next(rank for rank, parameters in BUDGETS.items() if parameters == budget)
+    return {"rank": rank, "alpha": 8 * rank**0.5}
+
+
+class Ranks:
+    """Ranks by `eckart allocate`, one file for each way, budget and seed."""
+
+    def __init__(self, folder, paths):
+        self.folder, self.paths = folder / "ranks", paths
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def of(self, name, flags, budget, seed):
+        slug = "".join(c if c.isalnum() else "-" for c in name.lower())
+        path = self.folder / f"{slug}-{budget}-{seed}.json"
+        if not path.exists():
+            if "--table" in sys.argv:
+                return None
+            config = path.with_suffix(".yaml")
+            settings = SETTINGS | self.paths | scale(budget) | {"seed": seed}
+            config.write_text("\n".join(f"{key}: {json.dumps(value)}" for key, value in settings.items()) + "\n")
+            command = [EXECUTABLE, "allocate", "--device", "cpu", "--config", config, "--budget", str(budget), *flags]
+            start = time.monotonic()
+            done = subprocess.run([*command, "--json"], capture_output=True, text=True)
+            if done.returncode != 0:
+                print(f"{name}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+                return None
+            found = json.loads(done.stdout) | {"seconds": time.monotonic() - start}
+            path.write_text(json.dumps(found, indent=1) + "\n")
+        return json.loads(path.read_text())
+
+
+def full(folder, paths, seed):
+    """A full fine-tuning's model, for the update that it made."""
+    out = folder / "full" / str(seed)
+    if not (out / "model").exists() and "--table" not in sys.argv:
+        config = folder / f"full-{seed}.yaml"
+        settings = SETTINGS | paths | {"seed": seed, "adapter": "none", "optimizer": "adamw", "lr": 3e-3}
+        config.write_text("\n".join(f"{key}: {json.dumps(value)}" for key, value in settings.items()) + "\n")
+        subprocess.run(["rm", "-rf", out], check=True)
+        command = [EXECUTABLE, "finetune", "--device", "cpu", "--config", config, "--out", out, "--json"]
+        subprocess.run(command, check=True, capture_output=True)
+    return out / "model"
+
+
+def settings_of(folder, paths, ranks, name, budget, seed):
+    """Settings and flags of a run of this way, and the seconds that it took to decide where that is known; None if it cannot
+    be had."""
+    if name == "online":
+        return {"growth": {"budget": budget}}, (), 0.0
+    if name == SEARCH:
+        return {}, ("--budget", str(budget), "--min", "0", "--search", str(TRIALS)), None
+    flags = ["--sensitivity", f"delta:{full(folder, paths, seed)}"] if name == ORACLE else ALLOCATED[name]
+    # Of so few parameters, layers may go without.
+    least = [] if name in ["uniform", "as published"] else ["--min", "0"]
+    found = ranks.of(name, [*flags, *least], budget, seed)
+    return found and ({"rank_pattern": found["ranks"]}, (), found["seconds"])
+
+
+def row(runs, folder, paths, ranks, name, budget):
+    def report(rate, seed):
+        chosen = settings_of(folder, paths, ranks, name, budget, seed)
+        if not chosen:
+            return None
+        settings, flags, seconds = chosen
+        made = runs.report(f"{name} {budget}", settings | scale(budget), rate, seed, flags)
+        return made and (made, made["seconds"] - made["wall_seconds"] if seconds is None else seconds)
+
+    def loss(rate):
+        found = report(rate, SEEDS[0])
+        return found and found[0]["val_loss"] or float("inf")
+
+    losses = {rate: loss(rate) for rate in RATES}
+    if min(losses, key=losses.get) == RATES[-1]:
+        losses[HIGHER] = loss(HIGHER)
+    rate = min(losses, key=losses.get)
+    if losses[rate] == float("inf"):
+        return f"| {name} | | | | |"
+    found = list(filter(None, (report(rate, seed) for seed in SEEDS)))
+    parameters = sum(report["trainable_parameters"] for report, _ in found) / len(found)
+    seconds = sum(seconds for _, seconds in found) / len(found)
+    values = mean_and_spread([report["val_loss"] for report, _ in found])
+    return f"| {name} | {parameters:,.0f} | {rate} | {values} | {seconds:.1f} |"
+
+
+def main():
+    model, text, folder = (Path(argument) for argument in sys.argv[1:4])
+    paths = {"model": str(model.resolve()), "data": str(lessons(text.read_text(), folder).resolve())}
+    runs, ranks = Runs(folder, "finetune", SETTINGS | paths, RATES, HIGHER), Ranks(folder, paths)
+    for uniform, budget in BUDGETS.items():
+        print(f"**{budget:,} parameters, as uniform rank {uniform}**\n")
+        print("| way | parameters | lr | validation loss | seconds to decide |\n|---|---|---|---|---|")
+        for name in [*ALLOCATED, "online", SEARCH, ORACLE]:
+            if wanted(name):
+                print(row(runs, folder, paths, ranks, name, budget), flush=True)
+        print()
+
+
+main()

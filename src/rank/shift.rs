@@ -1,0 +1,102 @@
+//! Moving a frozen weight along a direction that is never stored.
+
+use crate::autograd::{Derivative, Moving, Rule, Saved, Saves};
+use crate::device::{Array, Spec};
+use crate::ops::project::{Entries, Random};
+use crate::ops::{Op, Outputs};
+use crate::rng::Seed;
+use crate::tensor::Tensor;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A direction V [in, out] of a layer's weight.
+#[derive(Clone, Debug)]
+pub(super) enum Direction {
+    /// Random signs.
+    Signs(Seed),
+    /// u v, of u [in, 1] and v [1, out].
+    Outer(Tensor, Tensor),
+}
+
+impl Direction {
+    /// x V for x [.., in], as [rows, out].
+    pub fn forth(&self, x: &Tensor, outputs: usize) -> Tensor {
+        match self {
+            Direction::Signs(seed) => x.rows().t().project(signs(*seed, outputs)).t() * (outputs as f64).sqrt(),
+            Direction::Outer(u, v) => x.rows().matmul(u).matmul(v),
+        }
+    }
+
+    /// y Vᵀ for y [.., out], as [rows, in].
+    pub fn back(&self, y: &Tensor, inputs: usize) -> Tensor {
+        match self {
+            Direction::Signs(seed) => {
+                let y = y.rows();
+                let outputs = y.shape()[1];
+                y.t().project_back(signs(*seed, outputs), inputs).t() * (outputs as f64).sqrt()
+            }
+            Direction::Outer(u, v) => y.rows().matmul(&v.t()).matmul(&u.t()),
+        }
+    }
+}
+
+/// Vᵀ/√out as a projection.
+fn signs(seed: Seed, outputs: usize) -> Random {
+    Random { entries: Entries::Rademacher, rank: outputs, seed }
+}
+
+/// ε x V at ε = 0, where ε moves: a zero whose tangent is x V, and whose cotangent dY gives x the tangent dY Vᵀ. Operands are
+/// that zero and x.
+#[derive(Clone)]
+pub(super) struct Shift {
+    pub moving: Arc<Moving>,
+    /// One for each probe.
+    pub directions: Vec<Direction>,
+    /// dY Vᵀ [rows, in] of each probe, as backward comes by.
+    pub returned: Arc<Mutex<Vec<Tensor>>>,
+}
+
+impl std::fmt::Debug for Shift {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "shift along {} directions", self.directions.len())
+    }
+}
+
+impl Op for Shift {
+    fn name(&self) -> &'static str {
+        "shift"
+    }
+    fn infer(&self, ins: &[Spec]) -> Result<Spec, String> {
+        Ok(ins[0])
+    }
+    fn view(&self, zero: &Array) -> Option<Array> {
+        Some(zero.clone())
+    }
+    fn cpu(&self, _: &[&Array], _: Outputs<'_>) {
+        unreachable!("its result is a view")
+    }
+    fn derivative(&self) -> Derivative<'_> {
+        Derivative::Custom(self)
+    }
+}
+
+impl Rule for Shift {
+    fn saves(&self, _: &[bool]) -> Saves {
+        Saves::NONE
+    }
+
+    fn vjp(&self, saved: &Saved, c: &Tensor, needs: &[bool]) -> Vec<Option<Tensor>> {
+        let Spec { shape, .. } = *saved.spec(1);
+        let back = || {
+            let dy = self.moving.parts(c).0;
+            let back: Vec<Tensor> = self.directions.iter().map(|v| v.back(&dy, shape.last_size())).collect();
+            let tangents = back.iter().map(|back| Some(back.reshape(shape))).collect();
+            *self.returned.lock().unwrap_or_else(PoisonError::into_inner) = back;
+            self.moving.lifted(&Tensor::zeros(shape, dy.dtype(), dy.device()), tangents)
+        };
+        vec![needs[0].then(|| c.clone()), needs[1].then(back)]
+    }
+
+    fn jvp(&self, _: &[Tensor], _: &Tensor, tangents: &[Option<Tensor>]) -> Option<Tensor> {
+        tangents[0].clone()
+    }
+}
