@@ -37,7 +37,12 @@ impl Batch {
 
     /// How many targets count.
     pub fn counted(&self) -> usize {
-        self.targets.iter().filter(|&&target| target != IGNORED).count()
+        counted(&self.targets)
+    }
+
+    /// How many targets of a window count.
+    pub fn counted_in(&self, window: usize) -> usize {
+        counted(&self.targets[window * self.context..][..self.context])
     }
 
     /// Tokens and targets on a device, both [windows, context].
@@ -45,6 +50,10 @@ impl Batch {
         let shape = [self.ids.len() / self.context, self.context];
         (Tensor::new(&self.ids, shape, device), Tensor::new(&self.targets, shape, device))
     }
+}
+
+fn counted(targets: &[u32]) -> usize {
+    targets.iter().filter(|&&target| target != IGNORED).count()
 }
 
 /// `windows` windows at random places of `text`, a function of the seed alone: fold the step and its part in first.

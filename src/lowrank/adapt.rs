@@ -91,6 +91,23 @@ impl AdapterConfig {
         }
     }
 
+    /// Paths and ranks of the layers to adapt.
+    pub(super) fn places(&self, model: &mut dyn Module) -> Result<Vec<(String, usize)>> {
+        let chosen = self.chosen(model)?;
+        Ok(chosen.into_iter().map(|place| (place.path.clone(), self.sizes(&place).0)).collect())
+    }
+
+    /// What puts the same adapters on, layer by layer: of each that is meant, by path, a configuration of it alone.
+    pub fn one_by_one(&self, model: &mut dyn Module) -> Result<BTreeMap<String, AdapterConfig>> {
+        let alone = |place: Place| {
+            let (rank, alpha) = self.sizes(&place);
+            let (exclude, rank_pattern, alpha_pattern) = (Vec::new(), Vec::new(), Vec::new());
+            let targets = vec![place.path.clone()];
+            (place.path, AdapterConfig { rank, alpha, targets, exclude, rank_pattern, alpha_pattern, ..self.clone() })
+        };
+        Ok(self.chosen(model)?.into_iter().map(alone).collect())
+    }
+
     /// The adapter of one layer.
     fn adapter(&self, place: &Place, map: &LinearMap, seed: Seed) -> Result<Adapter> {
         let problem = |text: String| Err(Error::Config(format!("{}: {text}", place.path)));

@@ -3,7 +3,7 @@
 use super::adapt::{freeze_base, plus};
 use super::quantised::kind;
 use super::start::{Site, Start};
-use super::{Lora, names};
+use super::{Lora, dora, names};
 use crate::error::{Error, Result};
 use crate::module::{Dense, LinearMap, Module, Parameter, Path};
 use crate::rng::Seed;
@@ -54,8 +54,8 @@ struct Taken {
 /// Freezes all of a model but adapters that it has, and puts these beside the layers at their paths. Returns the factors
 /// that were taken from bases, if any were.
 ///
-/// Fails, with nothing changed, on a path without a layer, on a layer that has an adapter already, and where lengths or the
-/// leading singular values need a dense base that is not there. Panics on factors that do not fit a layer.
+/// Fails, with nothing changed, on a path without a layer, on a layer that has an adapter already, and where lengths or
+/// leading singular values need a base of another kind. Panics on factors that do not fit a layer.
 #[track_caller]
 pub fn attach(model: &mut dyn Module, mut adapters: BTreeMap<String, Ready>) -> Result<Initial> {
     let mut found: BTreeMap<String, Result<Option<Taken>>> = BTreeMap::new();
@@ -93,7 +93,7 @@ fn taken(path: &str, map: &LinearMap, ready: &Ready) -> Result<Option<Taken>> {
         return problem("it has an adapter already: merge and bake that first");
     }
     let dense = map.get::<Dense>();
-    if dense.is_none() && (ready.magnitude.is_some() || ready.principal) {
+    if dense.is_none() && ready.principal || ready.magnitude.is_some() && !dora::fits(map) {
         return problem("its base is not a dense matrix, which this adapter needs");
     }
     let Some(base) = dense.filter(|_| ready.principal) else { return Ok(None) };

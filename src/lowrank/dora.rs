@@ -1,6 +1,6 @@
 //! Norms of an adapted matrix's outputs, without the matrix.
 
-use super::{Lora, Quantised};
+use super::{Factored, Lora, Quantised};
 use crate::module::{Dense, LinearMap};
 use crate::tensor::Tensor;
 
@@ -23,9 +23,9 @@ pub(super) fn norms(map: &Lora) -> Tensor {
     squares.maximum(&squares.constant_like(1e-30)).sqrt()
 }
 
-/// Whether outputs of this map can have lengths of their own: whether its rows can be had as they are stored.
+/// Whether outputs of this map can have lengths of their own: whether its rows can be had as they are stored, or factors.
 pub(super) fn fits(base: &LinearMap) -> bool {
-    base.get::<Dense>().is_some() || base.get::<Quantised>().is_some()
+    base.get::<Dense>().is_some() || base.get::<Quantised>().is_some() || base.get::<Factored>().is_some()
 }
 
 /// Whether a map is stored as [out, in].
@@ -42,8 +42,12 @@ fn stored(base: &LinearMap, first: usize, count: usize) -> Tensor {
     }
 }
 
-/// Σ W² for each output, some rows at a time.
+/// Σ W² for each output, some rows at a time; of W = L R from Lᵀ L.
 fn squares(base: &LinearMap) -> Tensor {
+    if let Some(factors) = base.get::<Factored>() {
+        let [left, right] = [&factors.factor_in, &factors.factor_out].map(|factor| factor.tensor().detach());
+        return (left.t().matmul(&left).matmul(&right) * &right).sum(&[0]);
+    }
     let (transposed, [input, output]) = (is_transposed(base), base.sizes());
     let count = if transposed { output } else { input };
     let part = |first: usize| {

@@ -1,6 +1,7 @@
 //! A map stored as the product of two thin matrices.
 
-use crate::module::{Map, Parameter};
+use crate::device::{Tag, tagged};
+use crate::module::{Dense, Map, Module, Parameter, Path};
 use crate::tensor::Tensor;
 
 /// `W = L R`: L [in, rank] at `factor_in`, R [rank, out] at `factor_out`. Applied as two products; W is never formed.
@@ -22,10 +23,41 @@ impl Factored {
         Factored { factor_in: Parameter::new(left), factor_out: Parameter::new(right) }
     }
 
+    /// The same with factors that train, or do not.
+    pub(super) fn training(mut self, trains: bool) -> Factored {
+        if !trains {
+            self.factor_in.freeze();
+            self.factor_out.freeze();
+        }
+        self
+    }
+
     /// Columns of L.
     pub fn rank(&self) -> usize {
         self.factor_in.tensor().shape()[1]
     }
+}
+
+/// Puts dense matrices in the place of factors, their products, stored as [out, in] if `transposed`, tables aside. They
+/// train where the factors did. Returns the layers' paths.
+pub fn multiply_out(model: &mut dyn Module, transposed: bool) -> Vec<String> {
+    let mut done = Vec::new();
+    model.visit_maps(&Path::root(), &mut |path, map| {
+        let Some(factors) = map.get::<Factored>() else { return };
+        let [left, right] = [&factors.factor_in, &factors.factor_out].map(|factor| factor.tensor().detach());
+        let (transposed, trains) = (transposed && !map.is_embedding(), factors.factor_in.trains());
+        let product = tagged(Tag::Weights, || match transposed {
+            true => right.t().matmul(&left.t()),
+            false => left.matmul(&right),
+        });
+        let mut dense = Dense { weight: Parameter::new(product), transposed };
+        if !trains {
+            dense.weight.freeze();
+        }
+        map.replace(|_| dense);
+        done.push(path.to_string());
+    });
+    done
 }
 
 impl Map for Factored {

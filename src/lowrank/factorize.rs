@@ -3,7 +3,7 @@
 use super::moments::Moments;
 use super::svd::{Svd, put, randomized, read, svd};
 use super::whiten::damped_root;
-use super::{Factored, dense, names};
+use super::{Factored, Spectrum, dense, names};
 use crate::device::{Device, Tag, tagged};
 use crate::error::{Error, Result};
 use crate::module::{Dense, LinearMap, Module, Path};
@@ -67,10 +67,7 @@ pub fn factorize(
     ranks: &BTreeMap<String, usize>,
     method: &Method<'_>,
 ) -> Result<Vec<Replaced>> {
-    let all = names::paths(model);
-    if let Some(unknown) = ranks.keys().find(|path| !all.contains(path)) {
-        return Err(Error::Config(format!("there is no layer {unknown:?}; there are {}", all.join(", "))));
-    }
+    known(model, ranks.keys())?;
     let mut factors: BTreeMap<String, Result<(Factors, bool)>> = BTreeMap::new();
     model.visit_maps(&Path::root(), &mut |path, map| {
         let path = path.to_string();
@@ -93,6 +90,34 @@ pub fn factorize(
     Ok(replaced)
 }
 
+/// Singular values of dense layers, named by their paths, in the order of the model: those that [`factorize`] leaves out
+/// decide how far it is off. With `inputs`, in that norm. One layer's decomposition is held at a time. The null device has
+/// no numbers: an error.
+///
+/// Fails where [`factorize`] does.
+pub fn spectra(model: &mut impl Module, paths: &[String], inputs: Option<Weighting<'_>>) -> Result<Vec<Spectrum>> {
+    known(model, paths.iter())?;
+    let method = Method { sketch: None, inputs };
+    let (mut found, mut done) = (Vec::new(), Ok(()));
+    model.visit_maps(&Path::root(), &mut |path, map| {
+        let path = path.to_string();
+        if paths.contains(&path) && done.is_ok() {
+            let spectrum = method.spectrum(&path, map).map_err(|error| named(&path, error));
+            done = spectrum.map(|spectrum| found.push(spectrum));
+        }
+    });
+    done.map(|()| found)
+}
+
+/// Fails unless each of these is the path of a layer.
+fn known<'a>(model: &mut impl Module, mut paths: impl Iterator<Item = &'a String>) -> Result<()> {
+    let all = names::paths(model);
+    match paths.find(|path| !all.contains(path)) {
+        Some(unknown) => Err(Error::Config(format!("there is no layer {unknown:?}; there are {}", all.join(", ")))),
+        None => Ok(()),
+    }
+}
+
 /// The error with the layer's name before it.
 fn named(path: &str, error: Error) -> Error {
     match error {
@@ -113,51 +138,57 @@ impl Factors {
     fn replace(self, path: String, map: &mut LinearMap, trains: bool) -> Replaced {
         let [inputs, outputs] = map.sizes();
         let rank = self.left.shape()[1];
-        let mut factored = Factored::new(self.left, self.right);
-        if !trains {
-            factored.factor_in.freeze();
-            factored.factor_out.freeze();
-        }
-        *map = LinearMap::new(factored);
+        map.replace(|_| Factored::new(self.left, self.right).training(trains));
         Replaced { path, rank, error: self.error, parameters: [inputs * outputs, rank * (inputs + outputs)] }
     }
 }
 
-/// Factors of a layer, and whether its weight trains.
-fn layer(path: &str, map: &LinearMap, rank: usize, method: &Method<'_>) -> Result<(Factors, bool)> {
-    let [inputs, outputs] = map.sizes();
+/// W [in, out] of a dense layer, and whether it trains.
+fn matrix(map: &LinearMap) -> Result<(Tensor, bool)> {
     let Some(Dense { weight, transposed }) = map.get::<Dense>() else {
         return Err(Error::Config("only a dense layer can be factorised, and it is none".into()));
     };
+    let stored = weight.tensor().detach();
+    Ok((if *transposed { stored.t() } else { stored }, weight.trains()))
+}
+
+/// Factors of a layer, and whether its weight trains.
+fn layer(path: &str, map: &LinearMap, rank: usize, method: &Method<'_>) -> Result<(Factors, bool)> {
+    let ([inputs, outputs], (w, trains)) = (map.sizes(), matrix(map)?);
     let least = inputs.min(outputs);
     if rank == 0 || rank > least {
         return Err(Error::Config(format!("rank {rank} of a layer [{inputs}, {outputs}]: from 1 to {least}")));
     }
-    let stored = weight.tensor().detach();
-    let w = if *transposed { stored.t() } else { stored };
     let factors = tagged(Tag::Weights, || match w.device().computes() {
         true => method.factors(path, &w, rank),
         false => {
             Ok(Factors { left: put(None, [inputs, rank], &w), right: put(None, [rank, outputs], &w), error: f64::NAN })
         }
     })?;
-    Ok((factors, weight.trains()))
+    Ok((factors, trains))
 }
 
 impl Method<'_> {
+    fn spectrum(&self, path: &str, map: &LinearMap) -> Result<Spectrum> {
+        let (w, _) = matrix(map)?;
+        let measured = match &self.inputs {
+            None => w,
+            Some(weighting) => weighted(&w, &weighting.root(path, w.shape()[0])?)?,
+        };
+        let values = read(&svd(&measured)?.s)?;
+        let values = values.ok_or_else(|| Error::Device("the null device has no singular values".into()))?;
+        Ok(Spectrum { path: path.into(), sizes: map.sizes(), values })
+    }
+
     fn factors(&self, path: &str, w: &Tensor, rank: usize) -> Result<Factors> {
         let Some(weighting) = self.inputs else {
             let (found, error) = self.leading(path, w, rank)?;
             let (left, right) = shared(&found);
             return Ok(Factors { left, right, error });
         };
-        let root = weighting.root(path, w.shape()[0])?;
-        let host = Device::cpu();
         let [inputs, outputs] = [w.shape()[0], w.shape()[1]];
-        let values = read(w)?.expect("only asked where there are numbers");
-        let weighted = Tensor::new(&root, [inputs, inputs], &host).t();
-        let weighted = weighted.matmul(&Tensor::new(&values, [inputs, outputs], &host));
-        let (found, error) = self.leading(path, &weighted, rank)?;
+        let root = weighting.root(path, inputs)?;
+        let (found, error) = self.leading(path, &weighted(w, &root)?, rank)?;
         let (left, right) = shared(&found);
         let left = dense::solve_transposed([inputs, rank], &root, &left.to_vec::<f64>()?);
         Ok(Factors { left: put(Some(left), [inputs, rank], w), right: put(read(&right)?, [rank, outputs], w), error })
@@ -182,6 +213,13 @@ impl Method<'_> {
         };
         Ok((found, if all > 0.0 { (rest.max(0.0) / all).sqrt() } else { 0.0 }))
     }
+}
+
+/// SᵀW on the host in double precision, for S [in, in].
+fn weighted(w: &Tensor, root: &[f64]) -> Result<Tensor> {
+    let (host, inputs) = (Device::cpu(), w.shape()[0]);
+    let values = read(w)?.ok_or_else(|| Error::Device("the null device has no numbers to weigh".into()))?;
+    Ok(Tensor::new(root, [inputs, inputs], &host).t().matmul(&Tensor::new(&values, *w.shape(), &host)))
 }
 
 /// U √s and √s Vᵀ, in storages of their own.

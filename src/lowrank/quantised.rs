@@ -10,6 +10,7 @@ use crate::float;
 use crate::module::{Dense, LinearMap, Map, Module, Parameter, Path};
 use crate::ops::quantised::{Encoded, Format, Packed, Product, Rows};
 use crate::tensor::Tensor;
+use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::ops::Range;
 
@@ -52,32 +53,38 @@ impl Quantised {
         self.transposed
     }
 
+    /// The matrix of a dense map in fewer bits, of which `element` gives the numbers, in the order in which the map stores
+    /// them: how a weight is packed as it is read from a file. Of the map's own weight only the shape is asked for. On the
+    /// device nothing is made but the result, in single precision; on a null device nothing is read.
+    ///
+    /// A map that is not dense, and numbers that are not finite or too large for the format, are errors that name `path`.
+    pub fn read(
+        path: &str,
+        map: &LinearMap,
+        format: Format,
+        device: &Device,
+        element: impl Fn(usize) -> f32 + Sync,
+    ) -> Result<Quantised> {
+        let dense = dense_at(path, map)?;
+        if device.computes() {
+            let most = (0..dense.weight.tensor().count()).into_par_iter().with_min_len(1 << 16);
+            fits(path, format, most.map(|e| size(element(e).into())).reduce(|| 0.0, f64::max))?;
+        }
+        Ok(Order::of(dense, map.is_embedding(), format).packed(DType::F32, device, element))
+    }
+
     /// The nearest matrix of a dense map's, in its type. Its device's ledger counts no more than the result.
     fn of(dense: &Dense, embedding: bool, format: Format) -> Result<Quantised> {
         let weight = dense.weight.tensor();
-        let ([input, output], transposed) = (dense.sizes(), !embedding);
-        let [rows, columns] = if transposed { [output, input] } else { [input, output] };
-        let packed = Packed { format, rows, columns };
-        let (dtype, device) = (weight.dtype(), weight.device());
+        let (dtype, device, order) = (weight.dtype(), weight.device(), Order::of(dense, embedding, format));
         if !device.computes() {
-            let zeros = |dtype, count: usize| Tensor::from_array(device.alloc(Spec::new(dtype, [count])));
-            let [codes, scales] =
-                tagged(Tag::Weights, || [zeros(DType::U32, packed.words()), zeros(dtype, packed.scales())]);
-            return Ok(Quantised::new(packed, codes, scales, transposed));
+            return Ok(order.packed(dtype, device, |_| unreachable!("nothing is read")));
         }
         let held = weight.array().to_host()?;
-        // Whether rows that are packed are those of what is stored.
-        let by_rows = dense.transposed == transposed;
-        let Encoded { codes, scales } = float!(dtype, T => {
+        Ok(float!(dtype, T => {
             let numbers = held.slice::<T>();
-            packed.encode(|i, j| numbers[if by_rows { i * columns + j } else { j * rows + i }].to_f64() as f32)
-        });
-        let codes = tagged(Tag::Weights, || Tensor::new(&codes, [codes.len()], device));
-        let scales = float!(dtype, T => {
-            let scales: Vec<T> = scales.into_iter().map(|x| <T as Element>::from_f64(x.into())).collect();
-            tagged(Tag::Weights, || Tensor::new(&scales, [scales.len()], device))
-        });
-        Ok(Quantised::new(packed, codes, scales, transposed))
+            order.packed(dtype, device, |e| numbers[e].to_f64() as f32)
+        }))
     }
 
     /// Rows of the matrix as it is stored, as numbers.
@@ -97,6 +104,41 @@ impl Quantised {
         let product = Product { packed: self.packed, transposed };
         let ins = [Some(x), Some(self.codes.tensor()), Some(self.scales.tensor()), bias];
         Tensor::apply(product, &ins.into_iter().flatten().collect::<Vec<_>>())
+    }
+}
+
+/// How a dense map's matrix is packed.
+struct Order {
+    packed: Packed,
+    transposed: bool,
+    /// Whether rows that are packed are those of what the map stores.
+    by_rows: bool,
+}
+
+impl Order {
+    fn of(dense: &Dense, embedding: bool, format: Format) -> Order {
+        let ([input, output], transposed) = (dense.sizes(), !embedding);
+        let [rows, columns] = if transposed { [output, input] } else { [input, output] };
+        Order { packed: Packed { format, rows, columns }, transposed, by_rows: dense.transposed == transposed }
+    }
+
+    fn packed(self, dtype: DType, device: &Device, element: impl Fn(usize) -> f32 + Sync) -> Quantised {
+        let Order { packed, transposed, by_rows } = self;
+        if !device.computes() {
+            let zeros = |dtype, count: usize| Tensor::from_array(device.alloc(Spec::new(dtype, [count])));
+            let [codes, scales] =
+                tagged(Tag::Weights, || [zeros(DType::U32, packed.words()), zeros(dtype, packed.scales())]);
+            return Quantised::new(packed, codes, scales, transposed);
+        }
+        let Packed { rows, columns, .. } = packed;
+        let Encoded { codes, scales } =
+            packed.encode(|i, j| element(if by_rows { i * columns + j } else { j * rows + i }));
+        let codes = tagged(Tag::Weights, || Tensor::new(&codes, [codes.len()], device));
+        let scales = float!(dtype, T => {
+            let scales: Vec<T> = scales.into_iter().map(|x| <T as Element>::from_f64(x.into())).collect();
+            tagged(Tag::Weights, || Tensor::new(&scales, [scales.len()], device))
+        });
+        Quantised::new(packed, codes, scales, transposed)
     }
 }
 
@@ -187,17 +229,21 @@ pub fn quantise(model: &mut dyn Module, format: Format, names: &[&str]) -> Resul
     Ok(meant)
 }
 
+fn dense_at<'a>(path: &str, map: &'a LinearMap) -> Result<&'a Dense> {
+    let problem = || format!("{path}: it is not a dense matrix, which alone can be stored in fewer bits");
+    map.get().ok_or_else(|| Error::Config(problem()))
+}
+
 fn verify(path: &str, map: &LinearMap, format: Format) -> Result<()> {
-    let Some(dense) = map.get::<Dense>() else {
-        return Err(Error::Config(format!(
-            "{path}: it is not a dense matrix, which alone can be stored in fewer bits"
-        )));
-    };
-    let weight = dense.weight.tensor();
+    let weight = dense_at(path, map)?.weight.tensor();
     if !weight.dtype().computes() {
         return Err(Error::Config(format!("{path}: a weight of type {}: cast it to f32 first", weight.dtype())));
     }
-    let largest = if weight.device().computes() { largest(weight.array())? } else { 0.0 };
+    fits(path, format, if weight.device().computes() { largest(weight.array())? } else { 0.0 })
+}
+
+/// Fails if numbers of at most this magnitude cannot be stored so.
+fn fits(path: &str, format: Format, largest: f64) -> Result<()> {
     let most = if format == Format::F16 { f16::MAX.to_f64() } else { f32::MAX.into() };
     match largest {
         x if x <= most => Ok(()),
@@ -209,8 +255,12 @@ fn verify(path: &str, map: &LinearMap, format: Format) -> Result<()> {
 /// The largest magnitude; infinite if a number is not finite.
 fn largest(weight: &Array) -> Result<f64> {
     let held = weight.to_host()?;
-    let size = |x: f64| if x.is_finite() { x.abs() } else { f64::INFINITY };
     Ok(element!(held.dtype(), T => held.slice::<T>().iter().fold(0.0, |most: f64, x| most.max(size(x.to_f64())))))
+}
+
+/// Magnitude; infinite for what is not finite.
+fn size(x: f64) -> f64 {
+    if x.is_finite() { x.abs() } else { f64::INFINITY }
 }
 
 /// Puts dense matrices in the place of those in fewer bits, with the numbers that these stand for, one after the other:

@@ -1,6 +1,7 @@
 //! How adapters begin.
 
-use super::svd::{randomized, svd};
+use super::Initial;
+use super::svd::{Svd, randomized, svd};
 use crate::device::{Device, Tag, tagged};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -31,11 +32,14 @@ pub enum Start {
     /// ∜out/√γ with γ = 16 (Wang et al., "LoRA-GA", 2024, with the direction `ArB2r` and the scale `stable` of its code).
     /// Gradients by the path of the weight they are of, such as `h.0.attn.c_attn.weight`, in its shape.
     Gradient(BTreeMap<String, Tensor>),
+    /// These A and B: what [`initial`](super::initial) gave of another model of the same weights, or
+    /// [`steepest`](super::steepest()) found.
+    Given(Initial),
 }
 
-/// Power iterations and rank of the sketch of a gradient, as in LoRA-GA's code.
-const ITERATIONS: usize = 4;
-const SKETCH: usize = 4;
+/// Power iterations of the sketch of a gradient, and its columns for each of the rank, as in LoRA-GA's code.
+pub(super) const ITERATIONS: usize = 4;
+const COLUMNS: usize = 4;
 
 /// What an adapter is made for.
 pub(super) struct Site<'a> {
@@ -60,6 +64,11 @@ pub(super) struct Factors {
 }
 
 impl Start {
+    /// Whether s A B is taken from the base, which has to be a dense matrix then.
+    pub fn moves_base(&self) -> bool {
+        matches!(self, Start::Principal { .. } | Start::Gradient(_) | Start::Given(_))
+    }
+
     pub(super) fn factors(&self, site: &Site<'_>) -> Result<Factors> {
         let [input, output] = site.sizes;
         let (up, down) = ([input, site.rank], [site.rank, output]);
@@ -69,6 +78,7 @@ impl Start {
         match self {
             Start::Principal { iterations } => taken(principal(site, *iterations)?),
             Start::Gradient(gradients) => taken(by_gradient(site, gradients)?),
+            Start::Given(factors) => taken(given(site, factors)?),
             _ if site.embedding => beside(site.zeros(up), site.normal(down, 1.0, b)),
             Start::Uniform => beside(site.uniform(up, 1.0 / (input as f64).sqrt(), a), site.zeros(down)),
             Start::Gaussian => beside(site.normal(up, 1.0 / site.rank as f64, a), site.zeros(down)),
@@ -113,7 +123,7 @@ fn principal(site: &Site<'_>, iterations: Option<usize>) -> Result<(Tensor, Tens
     let found = match iterations {
         None => svd(&w)?.truncated(site.rank),
         // As many columns more as `torch.svd_lowrank` would be asked for.
-        Some(iterations) => randomized(&w, site.rank, site.rank, iterations, site.seed.named("sketch"))?,
+        Some(iterations) => randomized(&w, site.rank, site.rank, iterations, site.seed.named(SKETCH))?,
     };
     let root = (found.s * (1.0 / site.scale)).sqrt();
     Ok((found.u * &root, (found.v * &root).t().contiguous()))
@@ -128,17 +138,42 @@ fn by_gradient(site: &Site<'_>, gradients: &BTreeMap<String, Tensor>) -> Result<
         let shape = gradient.shape();
         return Err(Error::Config(format!("{path}: a gradient of shape {shape:?} for a weight of {weight:?}")));
     }
-    let [input, output] = site.sizes;
-    let (rank, smaller) = (site.rank, input.min(output));
+    let width = sketch_width(site.path, site.sizes, site.rank)?;
+    let gradient = site.turned(&gradient.detach().cast(site.dtype))?;
+    let (wanted, seed) = (2 * site.rank, site.seed.named(SKETCH));
+    let found = randomized(&gradient, wanted, width - wanted, ITERATIONS, seed)?;
+    Ok(by_directions(&found, site.sizes[1]))
+}
+
+/// Under which name a layer's sketch is drawn.
+pub(super) const SKETCH: &str = "sketch";
+
+/// Columns of the sketch of a layer's gradient, of which A and B take 2 r.
+pub(super) fn sketch_width(path: &str, [input, output]: [usize; 2], rank: usize) -> Result<usize> {
+    let smaller = input.min(output);
     if 2 * rank > smaller {
-        let problem = format!("{}: rank {rank} takes {} singular vectors of a gradient", site.path, 2 * rank);
+        let problem = format!("{path}: rank {rank} takes {} singular vectors of a gradient", 2 * rank);
         return Err(Error::Config(format!("{problem} that has {smaller}: take a rank of at most {}", smaller / 2)));
     }
-    let gradient = site.turned(&gradient.detach().cast(site.dtype))?;
-    let sketch = (SKETCH * rank).min(smaller);
-    let found = randomized(&gradient, 2 * rank, sketch - 2 * rank, ITERATIONS, site.seed.named("sketch"))?;
-    let c = (output as f64).powf(0.25) / 4.0;
+    Ok((COLUMNS * rank).min(smaller))
+}
+
+/// A and B from the leading 2 r singular vectors of a gradient with `output` columns.
+pub(super) fn by_directions(found: &Svd, output: usize) -> (Tensor, Tensor) {
+    let (rank, c) = (found.s.count() / 2, (output as f64).powf(0.25) / 4.0);
     let a = found.u.slice(1, 0, rank) * c;
     let b = found.v.slice(1, rank, rank).t() * c;
-    Ok((a.contiguous(), b.contiguous()))
+    (a.contiguous(), b.contiguous())
+}
+
+/// The factors that are given for this layer, whose base they are to be taken from.
+fn given(site: &Site<'_>, factors: &Initial) -> Result<(Tensor, Tensor)> {
+    site.weight()?;
+    let problem = |text: String| Error::Config(format!("{}: {text}", site.path));
+    let [a, b] = factors.get(site.path).ok_or_else(|| problem("no factors to start from".into()))?;
+    let ([input, output], rank) = (site.sizes, site.rank);
+    match a.shape()[..] == [input, rank] && b.shape()[..] == [rank, output] {
+        true => Ok((a.clone(), b.clone())),
+        false => Err(problem(format!("factors {:?} and {:?} to start from at rank {rank}", a.shape(), b.shape()))),
+    }
 }

@@ -16,7 +16,9 @@ mod ranks;
 pub use finetune::Finetune;
 pub use ranks::{Kind, Ranks};
 
-use crate::base::Base;
+use crate::base::{Adapter as AdapterFolder, Base};
+use crate::factorise::Parameters;
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
 use common::Common;
 use eckart::Result;
@@ -49,6 +51,8 @@ pub enum Command {
     Eval(Eval),
     /// Make an adapter a part of its model
     Merge(Merge),
+    /// Put products of two thin matrices in the place of a model's layers
+    Factorise(Factorise),
     /// Look into an adapter's folder
     Adapter(Adapter),
     /// Say how much memory a run will need, without allocating it
@@ -171,18 +175,22 @@ pub struct Generate {
     /// Folder of a model in Hugging Face's layout
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// Folder of an adapter for it; more than one are added up
-    #[arg(long, value_name = "DIR", requires = "model")]
-    pub adapter: Vec<PathBuf>,
+    /// Folder of an adapter for it; more than one are added up, those with names are chosen among
+    #[arg(long, value_name = "[NAME=]DIR", requires = "model")]
+    pub adapter: Vec<AdapterFolder>,
+    /// The named adapter that the prompt of the same place is answered by, or __base__; one alone is for all prompts, and
+    /// several answer one prompt each. As the adapters are given, unless said otherwise
+    #[arg(long, value_name = "NAME", requires = "adapter")]
+    pub with: Vec<String>,
     /// The prompt is a message to answer, in the model's chat template
     #[arg(long, requires = "model", requires = "prompt")]
     pub chat: bool,
     /// auto, cpu, gpu or a device's name
     #[arg(long, value_name = "NAME", default_value = "cpu")]
     pub device: String,
-    /// Text to go on from
+    /// Text to go on from; several are written together
     #[arg(long, value_name = "TEXT")]
-    pub prompt: Option<String>,
+    pub prompt: Vec<String>,
     /// Tokens to write
     #[arg(long, value_name = "N", default_value_t = 200)]
     pub tokens: usize,
@@ -208,7 +216,7 @@ pub struct Eval {
     #[arg(long, value_name = "N", default_value_t = 512)]
     pub max_length: usize,
     /// Examples in a batch
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = count())]
     pub batch: usize,
     /// Count completions and last answers alone
     #[arg(long)]
@@ -225,9 +233,62 @@ pub struct Eval {
 pub struct Merge {
     #[command(flatten)]
     pub base: Base,
+    /// Multiply factors out, for programs that know none
+    #[arg(long)]
+    pub dense: bool,
     /// Folder to write, which must not exist yet
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+}
+
+#[derive(Args)]
+pub struct Factorise {
+    #[command(flatten)]
+    pub base: Base,
+    #[command(flatten)]
+    pub budget: Budget,
+    /// Layers that are meant: all-linear, names between commas, or a regular expression for whole paths
+    #[arg(long, value_name = "NAMES", default_value = "all-linear")]
+    pub targets: String,
+    /// Be nearest where the layers' inputs lie that this gives: a file of jsonl, txt, tsv or csv, or a folder
+    #[arg(long, value_name = "PATH")]
+    pub data: Option<PathBuf>,
+    /// Most tokens of a window of it
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    pub max_length: usize,
+    /// Windows in a batch of it
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = count())]
+    pub batch: usize,
+    /// Most batches of it
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = count())]
+    pub batches: usize,
+    /// auto, cpu, gpu or a device's name
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    pub device: String,
+    /// Print the table as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Folder to write, which must not exist yet
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+}
+
+/// How ranks are chosen.
+#[derive(Args)]
+pub struct Budget {
+    /// Rank of every layer
+    #[arg(long, value_name = "R", group = "ranks", required_unless_present_any = ["energy", "budget"])]
+    pub rank: Option<usize>,
+    /// The least rank of each layer that keeps this part of its square, in (0, 1]
+    #[arg(long, value_name = "X", group = "ranks", allow_negative_numbers = true)]
+    pub energy: Option<f64>,
+    /// Parameters that all these layers are to have together, such as 200k, or a part of those that they have, such as 0.5;
+    /// rank by rank what keeps most for its cost
+    #[arg(long, value_name = "P", group = "ranks", allow_negative_numbers = true)]
+    pub budget: Option<Parameters>,
+    /// Share the budget out by squares of singular values as they are, and not by what part of their layer's they have
+    #[arg(long, conflicts_with_all = ["rank", "energy"])]
+    pub absolute: bool,
 }
 
 #[derive(Args)]
@@ -331,6 +392,11 @@ pub struct Settings {
     /// Probability that dropout zeroes an element
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     dropout: Option<f64>,
+}
+
+/// At least 1.
+fn count() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..)
 }
 
 /// A name as configuration files write it.

@@ -1,4 +1,5 @@
-//! The command line: `train`, `finetune`, `allocate`, `curvature`, `eval`, `generate`, `merge`, `adapter`, `plan`, `memory`, `check`, `devices`.
+//! The command line: `train`, `finetune`, `allocate`, `curvature`, `eval`, `generate`, `merge`, `factorise`, `adapter`,
+//! `plan`, `memory`, `check`, `devices`.
 //!
 //! What goes wrong is one line on stderr. Exit codes: 0 done, 1 run failed, 2 bad usage or input, 3 memory or device
 //! lost, 130 interrupted with a checkpoint written.
@@ -12,6 +13,7 @@ mod check;
 mod curvature;
 mod devices;
 mod eval;
+mod factorise;
 mod finetune;
 mod generate;
 mod memory;
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         Command::Curvature(args) => curvature::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Merge(args) => merge::run(&args),
+        Command::Factorise(args) => factorise::run(&args),
         Command::Adapter(args) => adapter::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Memory(args) => memory::run(&args),

@@ -1,9 +1,10 @@
-//! Keys and values of tokens already read, so that generating one more costs one row.
+//! Keys and values of tokens already read, so that generating one more costs one row. Sequences that go on together have
+//! one cache each, and need not be of one length.
 
 use crate::ops::attention::Attention;
 use crate::tensor::Tensor;
 
-/// Keys and values of every layer.
+/// Keys and values of every layer, of one sequence.
 #[derive(Clone, Debug, Default)]
 pub struct Cache {
     layers: Vec<Option<(Tensor, Tensor)>>,
@@ -41,6 +42,19 @@ impl Cache {
         self.layers[layer] = Some((k, v));
         y
     }
+}
+
+/// Shows `f` each sequence of a batch with its cache, and puts what it makes of them together again.
+pub(super) fn by_sequence(
+    x: &Tensor,
+    caches: &mut [&mut Cache],
+    mut f: impl FnMut(&mut Cache, &Tensor) -> Tensor,
+) -> Tensor {
+    if let [cache] = caches {
+        return f(cache, x);
+    }
+    let parts: Vec<Tensor> = caches.iter_mut().enumerate().map(|(i, cache)| f(cache, &x.slice(0, i, 1))).collect();
+    Tensor::concat(&parts.iter().collect::<Vec<_>>(), 0)
 }
 
 /// Attention of one token, q [1, 1, heads, size] over k and v [1, time, kv_heads, size]; to [1, 1, heads, size].

@@ -2,6 +2,7 @@
 
 use super::rope::RopeScaling;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Family of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +75,9 @@ pub struct ModelConfig {
     /// How the rotary frequencies are changed for longer contexts.
     #[serde(default)]
     pub rope_scaling: RopeScaling,
+    /// Linear maps that are products of two thin ones, see [`Factored`](crate::lowrank::Factored): path and rank.
+    #[serde(default)]
+    pub ranks: BTreeMap<String, usize>,
 }
 
 fn yes() -> bool {
@@ -109,6 +113,7 @@ impl ModelConfig {
             mlp_bias: false,
             qk_norm: false,
             rope_scaling: RopeScaling::None,
+            ranks: BTreeMap::new(),
         }
     }
 

@@ -1,7 +1,9 @@
 //! Sampling text from a model.
 
-use super::{Model, cache::Cache};
+use super::{Model, ModelConfig, cache::Cache};
 use crate::error::{Error, Result};
+use crate::lowrank::select;
+use crate::module::Module;
 use crate::rng::Seed;
 use crate::tensor::Tensor;
 use rand::RngExt;
@@ -37,29 +39,132 @@ pub fn generate_while(
     sampling: Sampling,
     mut go_on: impl FnMut(u32) -> bool,
 ) -> Result<()> {
-    let config = model.config();
-    if prompt.is_empty() {
-        return Err(Error::Config("an empty prompt: give at least one token to start from".into()));
-    }
-    if let Some(id) = prompt.iter().find(|&&id| id as usize >= config.vocabulary) {
-        return Err(Error::Config(format!("token {id} of the prompt is not in a vocabulary of {}", config.vocabulary)));
-    }
-    let mut tokens = prompt.to_vec();
-    let mut cache = Cache::new(config.layers);
+    let mut sequence = Sequence::new(prompt, model.config())?;
     loop {
-        let unread = match cache.tokens() {
-            0 => &tokens[tokens.len().saturating_sub(config.context)..],
-            read if read == config.context => {
-                cache = Cache::new(config.layers);
-                &tokens[tokens.len() - config.context.div_ceil(2)..]
-            }
-            _ => &tokens[tokens.len() - 1..],
-        };
-        let logits = model.next(unread, &mut cache)?;
-        tokens.push(draw(&logits, sampling, tokens.len() as u64));
-        if !go_on(tokens[tokens.len() - 1]) {
+        let unread = sequence.unread(model.config());
+        let logits = model.next(&unread, &mut sequence.cache)?;
+        if !go_on(sequence.push(&logits, sampling)) {
             return Ok(());
         }
+    }
+}
+
+/// What a text of several goes on from, and by which adapter of a model's banks.
+#[derive(Clone, Debug)]
+pub struct Prompt {
+    /// Tokens, at least one.
+    pub tokens: Vec<u32>,
+    /// Its number, see [`select`]; none where the model has no banks.
+    pub adapter: Option<u32>,
+}
+
+/// Writes several texts at once, each as it would be by itself: what is drawn for one does not depend on the others.
+/// `go_on` is given the number of a text and its next token, and says whether that text goes on.
+///
+/// Prompts may be of any lengths; each is read by itself, and from then on all together read one token each.
+pub fn generate_together(
+    model: &Model,
+    prompts: &[Prompt],
+    sampling: Sampling,
+    mut go_on: impl FnMut(usize, u32) -> bool,
+) -> Result<()> {
+    let new = |prompt: &Prompt| Sequence::new(&prompt.tokens, model.config());
+    let sequences = prompts.iter().map(new).collect::<Result<_>>()?;
+    let mut writing = Writing { model: model.frozen(), prompts, sequences, sampling };
+    let mut going: Vec<usize> = (0..prompts.len()).collect();
+    while !going.is_empty() {
+        let mut next = Vec::new();
+        for group in writing.groups(&going) {
+            let drawn = writing.next(&group)?;
+            next.extend(group.into_iter().zip(drawn).filter(|(i, token)| go_on(*i, *token)).map(|(i, _)| i));
+        }
+        next.sort_unstable();
+        going = next;
+    }
+    Ok(())
+}
+
+/// Texts that are being written together.
+struct Writing<'a> {
+    model: Model,
+    prompts: &'a [Prompt],
+    sequences: Vec<Sequence>,
+    sampling: Sampling,
+}
+
+impl Writing<'_> {
+    /// Those of these texts that begin, each by itself; then all others.
+    fn groups(&self, going: &[usize]) -> Vec<Vec<usize>> {
+        let begins = |&i: &usize| self.sequences[i].begins(self.model.config());
+        let (alone, together): (Vec<usize>, Vec<usize>) = going.iter().partition(|i| begins(i));
+        alone.into_iter().map(|i| vec![i]).chain([together]).filter(|group| !group.is_empty()).collect()
+    }
+
+    /// The next token of each of a group, ascending.
+    fn next(&mut self, group: &[usize]) -> Result<Vec<u32>> {
+        choose(&mut self.model, group.iter().map(|&i| self.prompts[i].adapter))?;
+        let (model, sampling) = (&self.model, self.sampling);
+        let members = self.sequences.iter_mut().enumerate().filter(|(i, _)| group.contains(i));
+        let mut members: Vec<&mut Sequence> = members.map(|(_, sequence)| sequence).collect();
+        let unread: Vec<u32> = members.iter_mut().flat_map(|sequence| sequence.unread(model.config())).collect();
+        let mut caches: Vec<&mut Cache> = members.iter_mut().map(|sequence| &mut sequence.cache).collect();
+        let logits = model.next_of_each(&unread, &mut caches)?;
+        let each = members.iter_mut().zip(logits.chunks(model.config().vocabulary));
+        Ok(each.map(|(sequence, logits)| sequence.push(logits, sampling)).collect())
+    }
+}
+
+/// Chooses the adapters of a batch, if there are any to choose from.
+fn choose(model: &mut Model, adapters: impl Iterator<Item = Option<u32>>) -> Result<()> {
+    match adapters.collect::<Option<Vec<u32>>>() {
+        Some(ids) => select(model, &ids),
+        None => Ok(()),
+    }
+}
+
+/// A text that is being written.
+struct Sequence {
+    tokens: Vec<u32>,
+    /// Of all tokens but those that are still unread.
+    cache: Cache,
+}
+
+impl Sequence {
+    fn new(prompt: &[u32], config: &ModelConfig) -> Result<Sequence> {
+        if prompt.is_empty() {
+            return Err(Error::Config("an empty prompt: give at least one token to start from".into()));
+        }
+        match prompt.iter().find(|&&id| id as usize >= config.vocabulary) {
+            Some(id) => {
+                let vocabulary = config.vocabulary;
+                Err(Error::Config(format!("token {id} of the prompt is not in a vocabulary of {vocabulary}")))
+            }
+            None => Ok(Sequence { tokens: prompt.to_vec(), cache: Cache::new(config.layers) }),
+        }
+    }
+
+    /// Whether nothing is read of it, or the context is full, so that it has to be read anew.
+    fn begins(&self, config: &ModelConfig) -> bool {
+        [0, config.context].contains(&self.cache.tokens())
+    }
+
+    /// What the model has to read before it knows the next token: the last one, or as it begins all that goes with it.
+    fn unread(&mut self, config: &ModelConfig) -> Vec<u32> {
+        let count = match self.cache.tokens() {
+            0 => self.tokens.len().min(config.context),
+            read if read == config.context => config.context.div_ceil(2),
+            _ => 1,
+        };
+        if self.begins(config) {
+            self.cache = Cache::new(config.layers);
+        }
+        self.tokens[self.tokens.len() - count..].to_vec()
+    }
+
+    fn push(&mut self, logits: &[f32], sampling: Sampling) -> u32 {
+        let token = draw(logits, sampling, self.tokens.len() as u64);
+        self.tokens.push(token);
+        token
     }
 }
 
@@ -87,13 +192,18 @@ fn draw(logits: &[f32], sampling: Sampling, position: u64) -> u32 {
 impl Model {
     /// Logits after the last of `tokens`, which follow what `cache` holds.
     pub fn next(&self, tokens: &[u32], cache: &mut Cache) -> Result<Vec<f32>> {
-        let device = self.device();
-        let ids = Tensor::new(tokens, [1, tokens.len()], &device);
+        self.next_of_each(tokens, &mut [cache])
+    }
+
+    /// The same of several sequences, each with as many new tokens: one row of logits after the other.
+    fn next_of_each(&self, tokens: &[u32], caches: &mut [&mut Cache]) -> Result<Vec<f32>> {
+        let new = tokens.len() / caches.len();
+        let ids = Tensor::new(tokens, [caches.len(), new], &self.device());
         let hidden = match self {
-            Model::Gpt2(model, _) => model.continued(&ids, cache),
-            Model::Llama(model, _) => model.continued(&ids, cache),
+            Model::Gpt2(model, _) => model.continued(&ids, caches),
+            Model::Llama(model, _) => model.continued(&ids, caches),
         };
-        let last = hidden.slice(1, tokens.len() - 1, 1);
+        let last = hidden.slice(1, new - 1, 1);
         self.head(&last).cast(crate::DType::F32).to_vec()
     }
 }

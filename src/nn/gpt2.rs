@@ -1,7 +1,7 @@
 //! GPT-2 (Radford et al., "Language models are unsupervised multitask learners", 2019). Paths are those of its
 //! published weights: `wte`, `wpe`, `h.0.attn.c_attn`, …
 
-use super::cache::Cache;
+use super::cache::{Cache, by_sequence};
 use super::config::ModelConfig;
 use super::layers::{LayerNorm, Linear, Pass, block, drop};
 use crate::module::{LinearMap, normal};
@@ -79,13 +79,13 @@ impl Gpt2 {
         self.ln_f.apply(&x)
     }
 
-    /// The same for new tokens of one sequence, with the old ones in `cache`.
-    pub fn continued(&self, ids: &Tensor, cache: &mut Cache) -> Tensor {
-        let mut x = self.embed(ids, cache.tokens());
+    /// The same for new tokens of sequences, with the old ones in their caches.
+    pub fn continued(&self, ids: &Tensor, caches: &mut [&mut Cache]) -> Tensor {
+        let mut x = by_sequence(ids, caches, |cache, ids| self.embed(ids, cache.tokens()));
         for (i, layer) in self.h.iter().enumerate() {
-            x = layer.with(&x, None, |qkv, op| cache.attend(i, &qkv, op));
+            x = layer.with(&x, None, |qkv, op| by_sequence(&qkv, caches, |cache, qkv| cache.attend(i, qkv, op)));
         }
-        cache.advance(ids.shape()[1]);
+        caches.iter_mut().for_each(|cache| cache.advance(ids.shape()[1]));
         self.ln_f.apply(&x)
     }
 

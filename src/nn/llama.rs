@@ -4,7 +4,7 @@
 //! Mistral (Jiang et al. 2023, without its window), Qwen2 (Yang et al. 2024: biases of q, k and v) and Qwen3 (Yang et al.
 //! 2025: norms of q and k instead, heads of their own size) have the same shape.
 
-use super::cache::Cache;
+use super::cache::{Cache, by_sequence};
 use super::config::{AttentionBias, ModelConfig};
 use super::layers::{Linear, Pass, RmsNorm, block, drop, rotary_table};
 use crate::device::{Tag, tagged};
@@ -117,14 +117,15 @@ impl Llama {
         self.model.norm.apply(&x)
     }
 
-    /// The same for new tokens of one sequence, with the old ones in `cache`.
-    pub fn continued(&self, ids: &Tensor, cache: &mut Cache) -> Tensor {
-        let start = cache.tokens();
+    /// The same for new tokens of sequences, with the old ones in their caches.
+    pub fn continued(&self, ids: &Tensor, caches: &mut [&mut Cache]) -> Tensor {
         let mut x = self.model.embed_tokens.rows(ids);
         for (i, layer) in self.model.layers.iter().enumerate() {
-            x = layer.with(&x, start, None, |qkv, op| cache.attend(i, &qkv, op));
+            x = layer.with(&x, None, |qkv, op| {
+                by_sequence(&qkv, caches, |cache, qkv| cache.attend(i, &layer.turned(qkv, cache.tokens()), op))
+            });
         }
-        cache.advance(ids.shape()[1]);
+        caches.iter_mut().for_each(|cache| cache.advance(ids.shape()[1]));
         self.model.norm.apply(&x)
     }
 
@@ -152,21 +153,19 @@ impl Block {
     }
 
     fn forward(&self, x: &Tensor, mask: Option<&Mask>) -> Tensor {
-        self.with(x, 0, mask, |qkv, op| qkv.attention(op, None))
+        self.with(x, mask, |qkv, op| self.turned(&qkv, 0).attention(op, None))
     }
 
-    /// The block around an attention: x [batch, time, width], its first token at position `start`.
-    fn with(
-        &self,
-        x: &Tensor,
-        start: usize,
-        mask: Option<&Mask>,
-        mut attend: impl FnMut(Tensor, Attention) -> Tensor,
-    ) -> Tensor {
+    /// Queries and keys turned by their positions, of which the first is `start`.
+    fn turned(&self, qkv: &Tensor, start: usize) -> Tensor {
+        qkv.rotary(&self.rotary, start, self.self_attn.heads + self.self_attn.kv_heads)
+    }
+
+    /// The block around an attention, which turns what it is given: x [batch, time, width].
+    fn with(&self, x: &Tensor, mask: Option<&Mask>, mut attend: impl FnMut(Tensor, Attention) -> Tensor) -> Tensor {
         let SelfAttention { heads, kv_heads, .. } = self.self_attn;
         let (batch, time) = (x.shape()[0], x.shape()[1]);
         let qkv = self.self_attn.packed(&self.input_layernorm.apply(x));
-        let qkv = qkv.rotary(&self.rotary, start, heads + kv_heads);
         let size = heads * qkv.shape()[3];
         let mixed = attend(qkv, Attention { kv_heads, ..Attention::new(heads, true) }).reshape([batch, time, size]);
         let x = x + drop(self.self_attn.o_proj.apply(&mixed), self.dropout, mask, 0);

@@ -2,6 +2,7 @@
 
 mod cache;
 mod config;
+mod factors;
 mod generate;
 mod gpt2;
 mod hugging_face;
@@ -12,7 +13,7 @@ mod validate;
 
 pub use cache::Cache;
 pub use config::{Arch, AttentionBias, ModelConfig};
-pub use generate::{Sampling, generate, generate_while};
+pub use generate::{Prompt, Sampling, generate, generate_together, generate_while};
 pub use gpt2::Gpt2;
 pub use layers::{LayerNorm, Linear, Pass, RmsNorm};
 pub use llama::Llama;
@@ -36,10 +37,11 @@ impl Model {
     /// Fresh weights, a function of the seed.
     pub fn new(config: &ModelConfig, seed: Seed, device: &Device) -> Result<Model> {
         config.validate()?;
-        Ok(match config.arch {
+        let dense = match config.arch {
             Arch::Gpt2 => Model::Gpt2(Gpt2::new(config, seed, device), config.clone()),
             Arch::Llama => Model::Llama(Llama::new(config, seed, device), config.clone()),
-        })
+        };
+        dense.factored(seed)
     }
 
     /// A model for `device` whose weights are still to be set, every one: until then they are shapes of a null device,

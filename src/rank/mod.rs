@@ -7,6 +7,7 @@
 mod allocate;
 mod curve;
 mod estimate;
+mod factors;
 mod hutchinson;
 mod known;
 mod lanczos;
@@ -24,6 +25,7 @@ mod traces;
 pub use allocate::{Allocation, Bounds, Rule, allocate};
 pub use curve::Curve;
 pub use estimate::Estimate;
+pub use factors::factor_ranks;
 pub use hutchinson::{hutch_plus_plus, hutchinson};
 pub use known::{of_adapters, of_change};
 pub use lanczos::{Density, Eigenvalue, density, eigenvalues};

@@ -2,7 +2,7 @@
 
 use super::Config;
 use crate::error::Result;
-use crate::lowrank::{AdapterConfig, LoraPlus, adapt};
+use crate::lowrank::{AdapterConfig, LoraPlus, Start, adapt};
 use crate::nn::Model;
 use crate::optim::Group;
 use crate::rng::Seed;
@@ -24,27 +24,38 @@ pub enum Adapter {
 }
 
 impl Config {
-    /// Puts the adapters on, if there are to be any; the configuration must be resolved.
-    pub fn adapt(&self, model: &mut Model) -> Result<()> {
+    /// Puts the adapters on, if there are to be any, starting so; the configuration must be resolved.
+    pub fn adapt(&self, model: &mut Model, start: Start) -> Result<()> {
         if self.adapter == Adapter::None {
             return Ok(());
         }
+        let adapters = self.adapters(start, self.adapted_layers(model)?);
+        adapt(model, &adapters, self.adapters_seed())?;
+        self.cut_down(model);
+        Ok(())
+    }
+
+    /// The adapters of these layers.
+    pub(super) fn adapters(&self, start: Start, targets: Vec<String>) -> AdapterConfig {
         let (without, with): (Vec<_>, Vec<_>) = self.rank_pattern.iter().partition(|(_, rank)| **rank == 0);
-        let adapters = AdapterConfig {
+        AdapterConfig {
             rank: self.rank,
             alpha: self.alpha,
             rank_stabilised: self.rank_stabilised,
-            targets: self.adapted_layers(model)?,
+            targets,
             exclude: without.into_iter().map(|(name, _)| name.clone()).collect(),
             rank_pattern: with.into_iter().map(|(name, rank)| (name.clone(), *rank)).collect(),
             alpha_pattern: self.alpha_pattern.clone().into_iter().collect(),
+            start,
             dora: self.adapter == Adapter::Dora,
             dropout: self.adapter_dropout,
             ..AdapterConfig::default()
-        };
-        adapt(model, &adapters, Seed(self.seed).named("adapters"))?;
-        self.cut_down(model);
-        Ok(())
+        }
+    }
+
+    /// What first factors are a function of.
+    pub(super) fn adapters_seed(&self) -> Seed {
+        Seed(self.seed).named("adapters")
     }
 
     /// Paths of the layers that get adapters.

@@ -5,6 +5,7 @@ use super::{Checkpoint, Config, Event, Store, Subject};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::sweep;
+use crate::lowrank::initial;
 use std::fs;
 
 /// A new run; its folder must not hold another.
@@ -15,7 +16,9 @@ pub fn fresh<'a>(config: &'a Config, subject: &'a Subject, device: &Device, stor
         return Err(Error::Checkpoint { path: store.root().into(), problem });
     }
     sweep(store.root())?;
-    Trainer::new(config, subject, device)
+    let mut trainer = Trainer::new(config, subject, device)?;
+    store.save_start(&initial(&mut trainer.model))?;
+    Ok(trainer)
 }
 
 /// The run as its newest checkpoint has it, if it is a run of this configuration.

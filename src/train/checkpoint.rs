@@ -1,15 +1,18 @@
 //! A run's checkpoints: folders `step-00000200` (with `-0003` where three micro-batches of the next step are held) and
 //! `best-00000200`, which has the model alone.
-//! Of the model, what trains: the rest is made anew from the configuration.
+//! Of the model, what trains: the rest is made anew from the configuration, and where adapters took a part of it when they
+//! began, from the folder `start` with their first factors.
 
 use super::growth::fit;
 use super::state::{FORMAT, Progress, State};
 use crate::device::{Array, Device, Tag, tagged};
 use crate::error::{Error, Result};
 use crate::io::{Arrays, Files, decode, encode, read_folder, remove_folder, restore_trained, write_folder};
+use crate::lowrank::Initial;
 use crate::module::{Module, Path as ModulePath};
 use crate::nn::Model;
 use crate::optim::{Gradients, Optimizer};
+use crate::tensor::Tensor;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +22,8 @@ const STATE: &str = "state.json";
 const STEP: &str = "step-";
 const BEST: &str = "best-";
 const DAMAGED: &str = "damaged-";
+const START: &str = "start";
+const INITIAL: &str = "initial.safetensors";
 
 /// A checkpoint that was read and holds together.
 pub struct Checkpoint {
@@ -66,9 +71,33 @@ impl Checkpoint {
 
     /// The model: what does not train as the run began with it, the rest as it was saved.
     pub fn model(&self, device: &Device) -> Result<Model> {
-        let mut model = self.state.config.fresh(self.state.vocabulary.as_ref(), device)?;
+        let initial = self.initial(device)?;
+        let mut model = self.state.config.begun(initial, self.state.vocabulary.as_ref(), device)?;
         self.restore(&mut model)?;
         Ok(model)
+    }
+
+    /// First factors of adapters, if they took a part of the base.
+    pub fn initial(&self, device: &Device) -> Result<Initial> {
+        let mut initial = Initial::new();
+        if !self.state.config.start.moves_base() {
+            return Ok(initial);
+        }
+        let path = self.path.with_file_name(START);
+        let broken = |problem: String| Error::Checkpoint { path: path.clone(), problem };
+        let files = read_folder(&path)?;
+        let bytes = files.get(INITIAL).ok_or_else(|| broken(format!("{INITIAL} is missing")))?;
+        let mut arrays = tagged(Tag::Weights, || decode(bytes, &path.join(INITIAL), device))?;
+        let [ends_a, ends_b] = FACTORS.map(|name| format!(".{name}"));
+        let paths: Vec<String> =
+            arrays.keys().filter_map(|name| name.strip_suffix(&ends_a).map(str::to_owned)).collect();
+        for path in paths {
+            let mut factor = |end: &str| arrays.remove(&format!("{path}{end}")).map(Tensor::from_array);
+            let pair = factor(&ends_a).zip(factor(&ends_b));
+            let pair = pair.ok_or_else(|| broken(format!("{INITIAL}: {path} has one factor")))?;
+            initial.insert(path, pair.into());
+        }
+        Ok(initial)
     }
 
     /// Gives what trains of such a model the values that were saved.
@@ -101,6 +130,9 @@ impl Checkpoint {
         Ok((optimizer, gradients))
     }
 }
+
+/// What first factors are called, behind the path of their layer.
+const FACTORS: [&str; 2] = ["lora_A", "lora_B"];
 
 fn state_name(slot: &str) -> String {
     format!("state.{slot}")
@@ -138,6 +170,22 @@ impl Store {
     /// Whether a run has left checkpoints here.
     pub fn is_used(&self) -> bool {
         !folders(&self.root, STEP).is_empty()
+    }
+
+    /// Writes first factors of adapters that took a part of the base, before a run's first checkpoint; what a run that came
+    /// no further left is replaced.
+    pub fn save_start(&self, initial: &Initial) -> Result<()> {
+        let path = self.root.join(START);
+        if path.exists() {
+            remove_folder(&path)?;
+        }
+        if initial.is_empty() {
+            return Ok(());
+        }
+        let named = initial.iter().flat_map(|(path, factors)| {
+            FACTORS.iter().zip(factors).map(move |(name, factor)| (format!("{path}.{name}"), factor.array()))
+        });
+        write_folder(&path, &Files::from([(INITIAL.into(), encode(named)?)]))
     }
 
     /// The newest checkpoint that holds together, of at most `step` steps.

@@ -4,6 +4,7 @@ use super::adapter::Adapter;
 use super::growth::Growth;
 use super::method::Method;
 use super::size::Size;
+use super::start::AdapterStart;
 use crate::error::{Error, Result};
 use crate::lowrank::{ALL_LINEAR, Lift, Projection, Transfer};
 use crate::nn::{Arch, ModelConfig};
@@ -63,6 +64,10 @@ pub struct Config {
     pub optimizer: Option<Method>,
     /// What is trained of the model: all, or adapters beside frozen maps.
     pub adapter: Adapter,
+    /// What adapters begin as: `uniform`, `gaussian`, `zero-a`, `pissa`, `pissa:ITERATIONS` or `lora-ga`.
+    pub start: AdapterStart,
+    /// Micro-batches whose gradient `lora-ga` begins with: the run's first.
+    pub start_batches: u64,
     /// Factor on adapters, divided by their rank.
     pub alpha: f64,
     /// Divide it by the rank's root instead.
@@ -161,6 +166,8 @@ impl Default for Config {
             recompute: false,
             optimizer: None,
             adapter: Adapter::None,
+            start: AdapterStart::Uniform,
+            start_batches: 8,
             alpha: 8.0,
             rank_stabilised: false,
             last_layers: None,
@@ -268,6 +275,7 @@ impl Config {
             ("eval_batches", self.eval_batches.unwrap_or(1) as u64),
             ("patience", self.patience.unwrap_or(1)),
             ("last_layers", self.last_layers.unwrap_or(1) as u64),
+            ("start_batches", self.start_batches),
             ("growth.every", self.growth.as_ref().and_then(|growth| growth.every).unwrap_or(1)),
             ("growth.batches", self.growth.as_ref().map_or(1, |growth| growth.batches)),
         ];
@@ -295,10 +303,18 @@ impl Config {
         if self.base.is_some() && (self.model.is_none() || self.adapter == Adapter::None) {
             return Err(Error::Config("base: fewer bits are for the frozen weights of a model beside adapters".into()));
         }
+        if self.start != AdapterStart::Uniform && self.adapter == Adapter::None {
+            return Err(Error::Config(format!("start: {} is for adapters, and none are trained", self.start)));
+        }
         if let Some([fold, folds]) = self.fold
             && (self.model.is_none() || fold >= folds)
         {
             return Err(Error::Config(format!("fold: {fold} of {folds} parts of examples for a model of files")));
+        }
+        if self.growth.is_some() && self.start.moves_base() {
+            let problem =
+                "takes what it begins with from the base, which adapters that grow from less would not give back";
+            return Err(Error::Config(format!("growth: start {} {problem}", self.start)));
         }
         if self.growth.is_some() && !matches!(self.adapter, Adapter::Lora | Adapter::LoraPlus) {
             return Err(Error::Config("growth: only adapters without lengths grow, those of lora and lora+".into()));

@@ -2,9 +2,10 @@
 
 use super::{Adapter, Checkpoint, Config, Trained};
 use crate::data::Vocabulary;
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::{self, Files, hub};
-use crate::lowrank::{Keep, bake, merge};
+use crate::lowrank::{Initial, Keep, bake, merge};
 use crate::nn::Model;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -36,11 +37,12 @@ impl Trained {
         let config = self.report.config.clone();
         let out = config.out.clone().ok_or_else(|| Error::Config("out: the run has no folder".into()))?;
         let mut model = self.model;
-        Checkpoint::open(&out)?.restore(&mut model)?;
+        let best = Checkpoint::open(&out)?;
+        best.restore(&mut model)?;
         match (&config.model, config.adapter) {
             (Some(base), adapter) if adapter != Adapter::None => {
                 let folder = anew(&out, "adapter")?;
-                save_adapter(&model, &config, base, &folder)?;
+                save_adapter(&model, &config, base, best.initial(&Device::cpu())?, &folder)?;
                 Ok(folder)
             }
             (base, adapter) => {
@@ -69,14 +71,14 @@ fn own_tokenizer(vocabulary: &Vocabulary) -> Files {
 }
 
 #[cfg(feature = "hub")]
-fn save_adapter(model: &Model, config: &Config, base: &Path, folder: &Path) -> Result<()> {
+fn save_adapter(model: &Model, config: &Config, base: &Path, initial: Initial, folder: &Path) -> Result<()> {
     let base_model = Some(base.display().to_string());
-    let about = io::peft::About { base_model, rank_stabilised: config.rank_stabilised, ..Default::default() };
+    let about = io::peft::About { base_model, rank_stabilised: config.rank_stabilised, initial };
     io::peft::save(model, &about, folder)
 }
 
 #[cfg(not(feature = "hub"))]
-fn save_adapter(_: &Model, _: &Config, _: &Path, _: &Path) -> Result<()> {
+fn save_adapter(_: &Model, _: &Config, _: &Path, _: Initial, _: &Path) -> Result<()> {
     unreachable!("without the feature hub no run begins with a model of files")
 }
 

@@ -1,6 +1,6 @@
 //! Which optimizer, and what it does unless told otherwise.
 
-use super::{Adapter, Config};
+use super::{Adapter, AdapterStart, Config};
 use crate::error::Result;
 use crate::lowrank::{ALL, ALL_LINEAR, Lift, Projection, Subspaces, Transfer, others};
 use crate::lowrank::{apollo, apollo_mini, compressed_adam, flora, galore};
@@ -151,6 +151,7 @@ impl Config {
             optimizer: None,
             adapter: Adapter::None,
             base: None,
+            start: AdapterStart::Uniform,
             compressed_layers: None,
             resample: None,
             projection: None,

@@ -1,11 +1,13 @@
-//! How much memory a run needs, before any is allocated: one real step and one validation batch on the null device.
+//! How much memory a run needs, before any is allocated: its model made, one real step and one validation batch on the null
+//! device.
 
 use super::source::Largest;
 use super::trainer::{Outcome, Trainer};
-use super::{Config, MemoryUse, Size, Subject};
+use super::{AdapterStart, Config, MemoryUse, Size, Subject};
 use crate::data::{Corpus, Vocabulary};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::lowrank::Initial;
 use crate::module::Module;
 use crate::nn::{Model, ModelConfig};
 use crate::rng::Seed;
@@ -29,9 +31,10 @@ impl Plan {
     }
 
     pub(super) fn on(device: Device, config: &Config, subject: &Subject) -> Result<Plan> {
-        let mut model = config.fresh(subject.vocabulary.as_ref(), &device)?;
+        let source = Largest(&*subject.source);
+        let mut model = config.fresh(&source, subject.vocabulary.as_ref(), &device)?;
         config.grown(&mut model);
-        Plan::of_trainer(Trainer::of_model(config, model, &Largest(&*subject.source))?, &device)
+        Plan::of_trainer(Trainer::of_model(config, model, &source)?, &device)
     }
 
     /// Plans training of a model of these sizes, whatever the configuration says of them, on text enough for full
@@ -41,12 +44,18 @@ impl Plan {
         let tokens = vec![0; config.context * config.batch + 1];
         let corpus = Corpus { vocabulary: Vocabulary::of(b""), train: tokens.clone(), validation: tokens };
         let mut fresh = Model::new(model, Seed(config.seed).named("model"), &device)?;
-        config.adapt(&mut fresh)?;
+        // Maps that are factors were matrices a moment ago.
+        device.ledger().reset_peak();
+        let initial = match config.start {
+            AdapterStart::LoraGa => config.steepest(&mut fresh, &corpus)?,
+            _ => Initial::new(),
+        };
+        config.adapt(&mut fresh, config.start_from(initial))?;
         Plan::of_trainer(Trainer::of_model(config, fresh, &corpus)?, &device)
     }
 
+    /// With the making of the model, which may take more than a step where adapters begin with a part of it.
     fn of_trainer(mut trainer: Trainer<'_>, device: &Device) -> Result<Plan> {
-        device.ledger().reset_peak();
         while let Outcome::Held = trainer.advance()? {}
         trainer.evaluate()?;
         if let Some(growth) = &trainer.config.growth {

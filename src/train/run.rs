@@ -156,6 +156,7 @@ impl<'a> Run<'a> {
             (None, false) => place::next_free(),
         };
         let store = Store::new(out.join("checkpoint"), config.keep);
+        device.ledger().reset_peak();
         let trainer = match control.resume {
             true => resume(config, subject, base.as_deref(), device, &store, see)?,
             false => fresh(config, subject, device, &store)?,
@@ -163,7 +164,10 @@ impl<'a> Run<'a> {
         let (log, history) = Log::open(&out.join("metrics.jsonl"), trainer.progress.step)?;
         let (pace, stop) = (Pace::default(), control.stop);
         let mut run = Run { config, device, subject, base, trainer, out, store, log, history, pace, stop, see };
-        run.device.ledger().reset_peak();
+        if control.resume {
+            // What reading a checkpoint takes is not in the lines of a run that never stopped.
+            run.device.ledger().reset_peak();
+        }
         run.save()?;
         let tokens = subject.source.tokens();
         (run.see)(Event::Started { out: &run.out, plan, tokens, notes: subject.source.notes() });

@@ -2,12 +2,9 @@
 
 use super::{Config, Source};
 use crate::data::{Corpus, EMBEDDED, Vocabulary};
-use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::{self, hub};
-use crate::lowrank::{ALL_LINEAR, quantise};
-use crate::nn::{Model, ModelConfig};
-use crate::rng::Seed;
+use crate::nn::ModelConfig;
 use std::path::Path;
 
 /// What a configuration names, read and checked.
@@ -69,21 +66,6 @@ impl Config {
                 None => Err(Error::Config("model: nothing says which model the run began with".into())),
             },
         }
-    }
-
-    /// The model at the run's beginning, with its adapters: a function of the resolved configuration and the files that it
-    /// names. `vocabulary` is for a new model.
-    pub fn fresh(&self, vocabulary: Option<&Vocabulary>, device: &Device) -> Result<Model> {
-        let sizes = self.sizes(vocabulary)?;
-        let mut model = match &self.model {
-            Some(folder) => hub::load(folder, &sizes, device)?,
-            None => Model::new(&sizes, Seed(self.seed).named("model"), device)?,
-        };
-        if let Some(format) = self.base {
-            quantise(&mut model, format, &[ALL_LINEAR])?;
-        }
-        self.adapt(&mut model)?;
-        Ok(model)
     }
 
     /// Of the files of the model that a run begins with, in hexadecimal.

@@ -42,7 +42,8 @@ pub enum Outcome {
 impl<'a> Trainer<'a> {
     /// A run at its start; the configuration must be resolved.
     pub fn new(config: &'a Config, subject: &'a Subject, device: &Device) -> Result<Trainer<'a>> {
-        Trainer::of_model(config, config.fresh(subject.vocabulary.as_ref(), device)?, &*subject.source)
+        let model = config.fresh(&*subject.source, subject.vocabulary.as_ref(), device)?;
+        Trainer::of_model(config, model, &*subject.source)
     }
 
     /// The same with a model that is there already.

@@ -130,6 +130,12 @@ fn what_cannot_be_is_refused_by_name() {
     assert!(shape.contains("h.0.mlp.c_fc.weight: a gradient of shape [48, 12]"), "{shape}");
     let rank = error(AdapterConfig { rank: 7, start: gradient(&[12, 48]), ..named(&["h.0.mlp.c_fc"]) });
     assert!(rank.contains("h.0.mlp.c_fc: rank 7") && rank.contains("at most 6"), "{rank}");
+    let none = error(AdapterConfig { start: Start::Given(BTreeMap::new()), ..named(&["c_fc"]) });
+    assert_eq!(none, "h.0.mlp.c_fc: no factors to start from");
+    let factors = [[12, 3], [3, 48]].map(|sizes| Tensor::zeros(sizes, DType::F32, &Device::cpu()));
+    let start = Start::Given(BTreeMap::from([("h.0.mlp.c_fc".to_owned(), factors)]));
+    let shapes = error(AdapterConfig { rank: 2, start, ..named(&["h.0.mlp.c_fc"]) });
+    assert_eq!(shapes, "h.0.mlp.c_fc: factors [12, 3] and [3, 48] to start from at rank 2");
 }
 
 #[test]
@@ -230,6 +236,7 @@ fn starts_change_nothing() {
         let shape = *net.parameters()[0].1.tensor().shape();
         Start::Gradient(BTreeMap::from([("layer.weight".to_owned(), random(shape, 9, &Device::cpu()))]))
     };
+    let cpu = Device::cpu();
     for transposed in [false, true] {
         let net = layer([40, 30], transposed);
         let starts = [
@@ -239,6 +246,10 @@ fn starts_change_nothing() {
             Start::Principal { iterations: None },
             Start::Principal { iterations: Some(8) },
             gradients(&net),
+            Start::Given(BTreeMap::from([(
+                "layer".to_owned(),
+                [[40, 4], [4, 30]].map(|sizes| random(sizes, 5, &cpu)),
+            )])),
         ];
         for start in starts {
             let mut net = net.clone();
@@ -264,7 +275,7 @@ fn starts_change_nothing() {
                     let c = 30_f64.powf(0.25) / 4.0;
                     assert!(near(a, c / 40_f64.sqrt()) && near(b, c / 30_f64.sqrt()), "{a} {b}");
                 }
-                Start::Principal { .. } => assert!(a > 0.1 && b > 0.1),
+                Start::Principal { .. } | Start::Given(_) => assert!(a > 0.1 && b > 0.1),
             }
         }
     }

@@ -12,13 +12,13 @@ use eckart::{Device, Error};
 use std::path::{Path, PathBuf};
 
 /// A model that has learnt a little, in Hugging Face's layout.
-fn base(folder: &Path, arch: Arch) -> PathBuf {
+pub fn base(folder: &Path, arch: Arch) -> PathBuf {
     let config = Config { arch, dropout: 0.0, ..tiny::config(folder, &format!("{arch:?}")) };
     tiny::train(&config, false).unwrap().export().unwrap()
 }
 
 /// Prompts and completions of many lengths, some of them longer than a window.
-fn lessons(folder: &Path) -> PathBuf {
+pub fn lessons(folder: &Path) -> PathBuf {
     let path = folder.join("lessons");
     std::fs::create_dir_all(&path).unwrap();
     let text = tiny::text(600);
@@ -32,7 +32,7 @@ fn lessons(folder: &Path) -> PathBuf {
     path
 }
 
-fn config(folder: &Path, model: &Path, out: &str) -> Config {
+pub fn config(folder: &Path, model: &Path, out: &str) -> Config {
     Config {
         model: Some(model.into()),
         data: Some(lessons(folder)),
@@ -50,7 +50,7 @@ fn config(folder: &Path, model: &Path, out: &str) -> Config {
 }
 
 /// Loss of what was held back, by a model opened anew.
-fn held_back(config: &Config, model: &Model) -> f64 {
+pub fn held_back(config: &Config, model: &Model) -> f64 {
     let tokenizer = Tokenizer::open(config.model.as_ref().unwrap()).unwrap();
     let reading = Reading { max_length: config.context.min(16), mask_prompt: config.mask_prompt };
     let set = Dataset::open(config.data.as_ref().unwrap(), &tokenizer, reading).unwrap();

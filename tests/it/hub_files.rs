@@ -1,5 +1,6 @@
 //! Folders in Hugging Face's layout: what is written is read again to the bit, and what does not fit is refused by name.
 
+use crate::allocations::peak;
 use crate::hub::{NAMES, folder};
 use eckart::io::{Files, hub};
 use eckart::lowrank::{ALL_LINEAR, AdapterConfig, Keep, adapt, bake, merge};
@@ -9,7 +10,6 @@ use eckart::{DType, Device, LinearMap, Module, Seed, Tensor};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use std::fs;
-use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 
 fn open(folder: &Path) -> eckart::Result<Model> {
@@ -199,6 +199,19 @@ fn damaged_and_hostile_files_are_errors() {
         assert!(refused(home.path()).contains("not a safetensors file"));
     }
     fs::write(&weights, &good).unwrap();
+    fs::copy(&config, home.path().join("sound.json")).unwrap();
+    fs::write(&config, vec![b' '; (1 << 20) + 1]).unwrap();
+    assert!(refused(home.path()).contains("config.json: has 1048577 bytes; at most 1048576 are read"));
+    fs::rename(home.path().join("sound.json"), &config).unwrap();
+    for claim in [
+        r#"{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}}"#,
+        r#"{"a":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4398046511104]}}"#,
+    ] {
+        fs::write(&weights, [&(claim.len() as u64).to_le_bytes()[..], claim.as_bytes()].concat()).unwrap();
+        let (_, bytes) = peak(|| assert!(refused(home.path()).contains("not a safetensors file")));
+        assert!(bytes < 1 << 18, "{bytes} bytes for {claim}");
+    }
+    fs::write(&weights, &good).unwrap();
     // A context that no weight confirms.
     change(&config, |config| config["max_position_embeddings"] = (1 << 24).into());
     assert!(refused(home.path()).contains("ask for a smaller context"));
@@ -212,30 +225,4 @@ fn damaged_and_hostile_files_are_errors() {
     assert!(refused(home.path()).contains("missing field"));
     fs::copy(folder("qwen3").join("config.json"), &config).unwrap();
     assert!(refused(home.path()).contains("model.safetensors: is not a file"));
-}
-
-/// Any byte of the sizes or of the table of contents may be another: an error or a model, and no panic.
-#[test]
-fn no_changed_byte_brings_it_down() {
-    let home = copy("qwen3");
-    for name in ["config.json", "model.safetensors"] {
-        let path = home.path().join(name);
-        let good = fs::read(&path).unwrap();
-        let table = if name == "config.json" { good.len() } else { 8 + good[0] as usize + 256 * good[1] as usize };
-        let mut opened = 0;
-        // In place: files that are emptied and written again are forced to some disks each time.
-        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
-        let put = |at: usize, byte: u8| {
-            (&file).seek(SeekFrom::Start(at as u64)).unwrap();
-            (&file).write_all(&[byte]).unwrap();
-        };
-        for (at, &byte) in good[..table].iter().enumerate() {
-            for other in [b'9', b'-', b'"', byte ^ 1] {
-                put(at, other);
-                opened += usize::from(hub::open(home.path(), None, &Device::null()).is_ok());
-            }
-            put(at, byte);
-        }
-        assert!(opened > 0 && opened < 3 * table, "{name}: {opened} of {} were opened", 4 * table);
-    }
 }

@@ -3,7 +3,6 @@
 mod adam_8bit;
 mod adapt;
 mod adapted;
-#[cfg(feature = "hub")]
 mod allocate;
 mod allocations;
 mod bank;
@@ -14,10 +13,16 @@ mod checker;
 mod cli;
 mod curvature;
 mod data;
+#[cfg(feature = "cli")]
+mod each;
 mod epochs;
 #[cfg(feature = "hub")]
 mod examples;
+#[cfg(feature = "cli")]
+mod factorise;
 mod factorize;
+#[cfg(feature = "hub")]
+mod factors;
 #[cfg(feature = "hub")]
 mod finetune;
 mod flip;
@@ -52,6 +57,7 @@ mod gpu_train;
 mod hadamard;
 mod hessian;
 mod hub;
+mod hub_bits;
 mod hub_files;
 #[cfg(feature = "cli")]
 mod kill;
@@ -83,9 +89,12 @@ mod refusals;
 mod resume;
 mod second_order;
 mod shared;
+#[cfg(feature = "hub")]
+mod starts;
 mod style;
 mod survey;
 mod tiny;
+mod together;
 #[cfg(feature = "hub")]
 mod tokenizers;
 mod torch;

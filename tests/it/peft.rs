@@ -153,12 +153,13 @@ fn each_row_of_a_bank_is_the_model_with_that_adapter() {
     let mut third = second.clone();
     third.tensors.values_mut().for_each(|tensor| *tensor = &*tensor * 0.5 - 0.1);
     (third.config.alpha, third.config.rank_stabilised) = (3.0, false);
-    let adapters = [first, second, third];
+    // And others of PEFT's, for fewer layers and with ranks of their own; the last is the model itself.
+    let adapters = [first, second, third, adapter("llama_regex"), adapter("llama_patterns")];
     let mut model = base("llama", DType::F64);
-    let layers = bank(&mut model, &adapters).unwrap();
+    let layers = bank(&mut model, &adapters.iter().map(Some).chain([None]).collect::<Vec<_>>()).unwrap();
     assert_eq!(layers.len(), 14);
-    let chosen = [2_u32, 0, 1, 0, 2];
-    let ids: Vec<u32> = (0..5 * 8).map(|i| (i * i + 3 * i) % 17).collect();
+    let chosen = [2_u32, 0, 5, 1, 4, 0, 2, 3];
+    let ids: Vec<u32> = (0..8 * 8).map(|i| (i * i + 3 * i) % 17).collect();
     let run = |model: &Model, ids: &[u32]| {
         let ids = Tensor::new(ids, [ids.len() / 8, 8], &Device::cpu());
         numbers(&model.logits(&ids, &Pass::default()).detach())
@@ -167,11 +168,13 @@ fn each_row_of_a_bank_is_the_model_with_that_adapter() {
     let together = run(&model, &ids);
     for (i, &one) in chosen.iter().enumerate() {
         let mut alone = base("llama", DType::F64);
-        adapters[one as usize].put_on(&mut alone).unwrap();
+        if let Some(adapter) = adapters.get(one as usize) {
+            adapter.put_on(&mut alone).unwrap();
+        }
         let [found, expected] = [&together[i * 136..][..136], &run(&alone, &ids[i * 8..][..8])];
         assert!(apart(found, expected) < 1e-12, "row {i}");
         let without = run(&base("llama", DType::F64), &ids[i * 8..][..8]);
-        assert!(apart(expected, &without) > 1e-2);
+        assert!(apart(expected, &without) > 1e-2 || one == 5, "row {i}");
     }
 }
 
@@ -181,7 +184,7 @@ fn adapters_that_do_not_go_together_make_no_bank() {
         let mut model = base(name, DType::F32);
         let before = contents(&model);
         let adapters: Vec<Adapter> = adapters.iter().map(|name| adapter(name)).collect();
-        let error = bank(&mut model, &adapters).unwrap_err().to_string();
+        let error = bank(&mut model, &adapters.iter().map(Some).collect::<Vec<_>>()).unwrap_err().to_string();
         assert_eq!(contents(&model), before);
         error
     };
@@ -192,12 +195,6 @@ fn adapters_that_do_not_go_together_make_no_bank() {
     assert!(error("gpt2", &["gpt2_pissa"]).contains("PiSSA"));
     assert!(error("gpt2", &["gpt2_saved"]).contains("modules of its own"));
     assert!(error("llama", &["llama_tied"]).contains("which cannot be chosen for each example"));
-    assert!(
-        error("llama", &["llama_rslora", "llama_regex"]).contains("llama_regex: has no adapter of model.layers.0.")
-    );
-    assert!(error("llama", &["llama_regex", "llama_rslora"]).contains("the first has none"));
-    let ranks = error("llama", &["llama_rslora", "llama_patterns"]);
-    assert!(ranks.contains("llama_patterns: has rank 4 at model.layers.0.mlp.gate_proj, the first has 2"), "{ranks}");
     assert!(error("llama", &["gpt2_lora"]).contains("no layer is meant"));
     assert!(error("llama", &[]).contains("no adapters are given"));
 }

@@ -47,6 +47,7 @@ struct Fields {
     completion: Option<String>,
     text: Option<String>,
     tools: Option<IgnoredAny>,
+    adapter: Option<String>,
 }
 
 impl Fields {
@@ -60,7 +61,7 @@ impl Fields {
     }
 
     fn piece(self, form: Form) -> Result<Piece, String> {
-        let Fields { messages, prompt, completion, text, tools } = self;
+        let Fields { messages, prompt, completion, text, tools, .. } = self;
         if tools.is_some() {
             return Err("has tools, which are not supported; leave them out, or give it as text".into());
         }
@@ -75,10 +76,18 @@ impl Fields {
     }
 }
 
-/// The pieces of a file of lines with their line numbers, and their form.
+/// A line that counts.
+pub struct Line {
+    pub number: usize,
+    /// The adapter that it is to be read by, if it names one.
+    pub adapter: Option<String>,
+    pub piece: Piece,
+}
+
+/// The pieces of a file of lines, and their form.
 pub struct Pieces {
     pub form: Form,
-    pub all: Box<dyn Iterator<Item = Result<(usize, Piece)>>>,
+    pub all: Box<dyn Iterator<Item = Result<Line>>>,
 }
 
 /// Reads `.jsonl`, `.tsv` or `.csv`.
@@ -98,8 +107,10 @@ pub fn pieces(path: &Path) -> Result<Pieces> {
     };
     let path = path.to_owned();
     let piece = move |line: Result<(usize, Fields)>| {
-        let (number, fields) = line?;
-        fields.piece(form).map(|piece| (number, piece)).map_err(|problem| broken(&path, number, problem))
+        let (number, mut fields) = line?;
+        let adapter = fields.adapter.take();
+        let piece = fields.piece(form).map_err(|problem| broken(&path, number, problem))?;
+        Ok(Line { number, adapter, piece })
     };
     Ok(Pieces { form, all: Box::new(lines.map(piece)) })
 }
@@ -136,6 +147,7 @@ fn rows(path: &Path) -> Result<impl Iterator<Item = Result<(usize, Fields)>> + u
                 "prompt" => fields.prompt = Some(cell),
                 "completion" => fields.completion = Some(cell),
                 "text" => fields.text = Some(cell),
+                "adapter" => fields.adapter = Some(cell),
                 _ => {}
             }
         }

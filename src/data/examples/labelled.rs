@@ -100,14 +100,19 @@ impl Columns {
 
     fn named(&self, path: &Path, header: &[String]) -> Result<Places> {
         let place = |name: &String| {
-            header.iter().position(|column| column == name).ok_or_else(|| {
-                let known: String = header.join(", ").chars().take(200).collect();
-                broken(path, 1, format!("has no column {name:?}; it has {known}"))
-            })
+            header
+                .iter()
+                .position(|column| column == name)
+                .ok_or_else(|| broken(path, 1, format!("has no column {name:?}; it has {}", listed(header))))
         };
         let second = self.second.as_ref().map(place).transpose()?;
         Ok(Places { first: place(&self.first)?, second, label: place(&self.label)? })
     }
+}
+
+/// Names in one line, as far as there is room.
+fn listed(names: &[String]) -> String {
+    names.join(", ").chars().take(200).flat_map(char::escape_debug).collect()
 }
 
 /// Names of labels, numbered as they appear.
@@ -129,8 +134,7 @@ impl Labels {
             return Ok(number);
         }
         if self.given {
-            let known: String = self.names.join(", ").chars().take(200).collect();
-            return Err(format!("the label is {name:?}, which is none of {known}"));
+            return Err(format!("the label is {name:?}, which is none of {}", listed(&self.names)));
         }
         self.numbers.insert(name.to_owned(), self.names.len());
         self.names.push(name.to_owned());

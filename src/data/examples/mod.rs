@@ -20,7 +20,7 @@ mod lines;
 
 use super::{Example, Message, Tokenizer, windows};
 use crate::error::{Error, Result};
-use form::{Piece, extension, pieces};
+use form::{Line, Piece, extension, pieces};
 use std::path::{Path, PathBuf};
 
 pub use form::Form;
@@ -45,6 +45,8 @@ pub struct Reading {
 pub struct Examples {
     /// Examples, in the order of the file.
     pub examples: Vec<Example>,
+    /// Of each example the adapter that it is to be read by, where its line names one as `adapter`.
+    pub adapters: Vec<Option<String>>,
     /// What its lines were.
     pub form: Form,
     /// How many examples of the file were longer than `max_length` and are cut.
@@ -119,7 +121,8 @@ impl Examples {
             return Err(Error::Data { path: path.into(), problem: problem.into() });
         }
         let rest = self.examples.split_off(self.examples.len() - held_back);
-        let validation = Examples { examples: rest, form: self.form, truncated: 0, left_out: 0 };
+        let adapters = self.adapters.split_off(self.examples.len());
+        let validation = Examples { examples: rest, adapters, form: self.form, truncated: 0, left_out: 0 };
         Ok(Dataset { train: self, validation, test: None, held_back: Some(held_back) })
     }
 }
@@ -150,16 +153,17 @@ fn plain(path: &Path, tokenizer: &Tokenizer, reading: Reading) -> Result<Example
     })?;
     let tokens = tokenizer.encode(text.strip_prefix('\u{FEFF}').unwrap_or(&text))?;
     let examples = windows(&tokens, tokenizer.begins(), reading.max_length);
-    Ok(Examples { examples, form: Form::Plain, truncated: 0, left_out: 0 })
+    Ok(Examples { adapters: vec![None; examples.len()], examples, form: Form::Plain, truncated: 0, left_out: 0 })
 }
 
 fn pieced(path: &Path, tokenizer: &Tokenizer, reading: Reading) -> Result<Examples> {
     let pieces = pieces(path)?;
-    let mut read = Examples { examples: Vec::new(), form: pieces.form, truncated: 0, left_out: 0 };
-    for piece in pieces.all {
-        let (line, piece) = piece?;
+    let (examples, adapters) = (Vec::new(), Vec::new());
+    let mut read = Examples { examples, adapters, form: pieces.form, truncated: 0, left_out: 0 };
+    for line in pieces.all {
+        let Line { number, adapter, piece } = line?;
         let example = example(piece, tokenizer, reading.mask_prompt);
-        let mut example = example.map_err(|error| lines::broken(path, line, error))?;
+        let mut example = example.map_err(|error| lines::broken(path, number, error))?;
         let truncated = example.ids.len() > reading.max_length;
         example.ids.truncate(reading.max_length);
         match example.counted() {
@@ -168,6 +172,7 @@ fn pieced(path: &Path, tokenizer: &Tokenizer, reading: Reading) -> Result<Exampl
                 read.truncated += truncated as usize;
                 example.ids.shrink_to_fit();
                 read.examples.push(example);
+                read.adapters.push(adapter);
             }
         }
     }

@@ -32,7 +32,16 @@ fn singles(bytes: &[u8], from: DType) -> Cow<'_, [f32]> {
     Cow::Owned(wide)
 }
 
-/// Bytes need not be aligned for their elements.
+/// Element `i` of the bytes of a file, which need not be aligned for it.
+pub fn element<T: Element>(bytes: &[u8], i: usize) -> f32 {
+    let size = size_of::<T>();
+    single::<T>(&bytes[i * size..][..size])
+}
+
+fn single<T: Element>(bytes: &[u8]) -> f32 {
+    bytemuck::pod_read_unaligned::<T>(bytes).to_f64() as f32
+}
+
 fn widen(bytes: &[u8], from: DType, to: &mut [f32]) {
     if from == DType::F32 {
         return bytemuck::cast_slice_mut(to).copy_from_slice(bytes);
@@ -42,9 +51,7 @@ fn widen(bytes: &[u8], from: DType, to: &mut [f32]) {
 }
 
 fn widen_part<T: Element>(bytes: &[u8], to: &mut [f32]) {
-    for (to, x) in to.iter_mut().zip(bytes.chunks_exact(size_of::<T>())) {
-        *to = bytemuck::pod_read_unaligned::<T>(x).to_f64() as f32;
-    }
+    to.iter_mut().zip(bytes.chunks_exact(size_of::<T>())).for_each(|(to, x)| *to = single::<T>(x));
 }
 
 #[cfg(test)]

@@ -8,17 +8,24 @@ mod save;
 mod shards;
 mod weights;
 
-pub use save::save;
+pub use save::{multiply_out, save};
 
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::lowrank::{ALL, chosen};
+use crate::module::Path as ModulePath;
 use crate::nn::{Arch, Model, ModelConfig};
+use crate::ops::quantised::Format;
 use shards::Shards;
 use std::io::Read;
 use std::path::Path;
+use weights::Weights;
 
 /// The file with a model's sizes.
 const CONFIG: &str = "config.json";
+
+/// Most bytes of a model's sizes. What stands for little in a text may take much when it is read.
+const LONGEST: u64 = 1 << 20;
 
 /// A table of rotary positions of this many bytes is made for any model; a larger one if the weights are as large.
 const SMALL: u64 = 64 << 20;
@@ -32,7 +39,7 @@ pub fn read_config(folder: &Path, most: usize) -> Result<ModelConfig> {
 
 fn read_config_within(folder: &Path, context: Option<usize>) -> Result<ModelConfig> {
     let path = folder.join(CONFIG);
-    let text = text(&path)?;
+    let text = text(&path, LONGEST)?;
     ModelConfig::from_hugging_face_within(&text, context)
         .map_err(|error| Error::Data { path, problem: error.to_string() })
 }
@@ -48,10 +55,49 @@ pub fn open(folder: &Path, context: Option<usize>, device: &Device) -> Result<Mo
 
 /// The same for sizes that were [read](read_config) there and may say another dropout.
 pub fn load(folder: &Path, config: &ModelConfig, device: &Device) -> Result<Model> {
+    read(folder, config, device, |_, _| Ok(()))
+}
+
+/// The same with the weights of linear layers, all but embeddings and head, in fewer bits: each is packed as it is read, so
+/// that no other form of it is ever on the device. The bits are those of [`quantise`](crate::lowrank::quantise()). Layers
+/// that are factors stay as they are.
+///
+/// A weight that is not finite, or too large for the format, is an error that names it.
+pub fn load_in(format: Format, folder: &Path, config: &ModelConfig, device: &Device) -> Result<Model> {
+    read(folder, config, device, |model, weights| weights.set_in(format, model))
+}
+
+/// The same, one linear map after the other, embeddings and head too: `see` is given the path of each when its weight is
+/// there as the files have it, and may put another map in its place before the next is read.
+pub fn load_by_layer(
+    folder: &Path,
+    config: &ModelConfig,
+    device: &Device,
+    see: &mut dyn FnMut(&mut Model, &str) -> Result<()>,
+) -> Result<Model> {
+    read(folder, config, device, |model, weights| {
+        for path in chosen(model, &[ALL])? {
+            weights.set_map(model, &path)?;
+            see(model, &path)?;
+        }
+        Ok(())
+    })
+}
+
+/// Sets some weights as `some` does, then all others.
+fn read(
+    folder: &Path,
+    config: &ModelConfig,
+    device: &Device,
+    some: impl FnOnce(&mut Model, &mut Weights<'_>) -> Result<()>,
+) -> Result<Model> {
     let shards = Shards::open(folder)?;
     check_table(config, shards.length()?, folder)?;
-    let mut model = Model::unset(config, device)?;
-    weights::load(&mut model, &shards, folder, device)?;
+    let named = |error: Error| Error::Data { path: folder.join(CONFIG), problem: error.to_string() };
+    let mut model = Model::unset(config, device).map_err(named)?;
+    let mut weights = Weights::of(&model, &shards, folder, device)?;
+    some(&mut model, &mut weights)?;
+    weights.set(&ModulePath::root(), &mut model)?;
     device.wait()?;
     Ok(model)
 }
@@ -77,9 +123,15 @@ fn ordinary(path: &Path) -> Result<std::fs::File> {
     std::fs::File::open(path).map_err(Error::file(path))
 }
 
-fn text(path: &Path) -> Result<String> {
-    let mut text = String::new();
-    ordinary(path)?.read_to_string(&mut text).map_err(Error::file(path))?;
+/// A file of at most so many bytes, as text.
+fn text(path: &Path, most: u64) -> Result<String> {
+    let (file, mut text) = (ordinary(path)?, String::new());
+    let length = file.metadata().map_err(Error::file(path))?.len();
+    if length > most {
+        let problem = format!("has {length} bytes; at most {most} are read");
+        return Err(Error::Data { path: path.into(), problem });
+    }
+    file.take(length).read_to_string(&mut text).map_err(Error::file(path))?;
     Ok(text)
 }
 
@@ -87,7 +139,7 @@ fn text(path: &Path) -> Result<String> {
 ///
 /// [`checksum`]: crate::io::checksum
 pub fn fingerprint(folder: &Path) -> Result<String> {
-    let config = text(&folder.join(CONFIG))?;
+    let config = text(&folder.join(CONFIG), LONGEST)?;
     let mut sums = vec![super::checksum(config.as_bytes())];
     for (path, mut file) in Shards::open(folder)?.into_files() {
         let mut piece = Vec::new();

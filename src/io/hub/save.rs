@@ -5,6 +5,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::Files;
 use crate::io::folder::{write_file, write_pieces, write_whole};
+use crate::lowrank::{self, Factored};
 use crate::module::{Dense, Module, Path as ModulePath};
 use crate::nn::{Arch, Model};
 use crate::tensor::Tensor;
@@ -15,10 +16,16 @@ use std::path::Path;
 /// Writes a folder, which must not exist yet, that [`open`](super::open) and `transformers` load: `config.json` and
 /// `model.safetensors` in single precision, and the files `beside` (a tokenizer's, say). It appears whole or not at all.
 ///
-/// Fails, with nothing written, if a layer is no plain matrix: adapters are to be merged and baked in first.
+/// A layer that is [factors](Factored) is written as such, which `transformers` does not know: `module.factor_in` [in,
+/// rank] and `module.factor_out` [rank, out] in the place of `module.weight`, with the rank in `config.json` under
+/// `eckart.ranks`.
+///
+/// Fails, with nothing written, if a layer is neither a plain matrix nor factors: adapters are to be merged and baked in
+/// first.
 pub fn save(model: &Model, folder: &Path, beside: &Files) -> Result<()> {
     check(model, folder, beside)?;
-    let config = serde_json::to_vec_pretty(&model.config().to_hugging_face()).expect("names and numbers");
+    let config = model.config().with_ranks_of(model).to_hugging_face();
+    let config = serde_json::to_vec_pretty(&config).expect("names and numbers");
     let weights = weights(model);
     write_whole(folder, |scratch| {
         write_file(&scratch.join(CONFIG), &config)?;
@@ -27,6 +34,13 @@ pub fn save(model: &Model, folder: &Path, beside: &Files) -> Result<()> {
         }
         write_weights(&scratch.join(WHOLE), &weights)
     })
+}
+
+/// Puts dense matrices, as the layout stores them, in the place of factors, so that other programs know the model. Returns
+/// the layers' paths.
+pub fn multiply_out(model: &mut Model) -> Vec<String> {
+    let transposed = model.config().arch == Arch::Llama;
+    lowrank::multiply_out(model, transposed)
 }
 
 fn check(model: &Model, folder: &Path, beside: &Files) -> Result<()> {
@@ -45,12 +59,13 @@ fn check(model: &Model, folder: &Path, beside: &Files) -> Result<()> {
     plain(model)
 }
 
-/// Every layer must be the matrix that the layout has.
+/// Every layer must be the matrix that the layout has, or factors.
 fn plain(model: &Model) -> Result<()> {
     let (llama, mut other) = (model.config().arch == Arch::Llama, None);
     model.clone().visit_maps(&ModulePath::root(), &mut |path, map| {
         let transposed = llama && !map.is_embedding();
-        if other.is_none() && map.get::<Dense>().is_none_or(|dense| dense.transposed != transposed) {
+        let plain = map.get::<Dense>().is_some_and(|dense| dense.transposed == transposed);
+        if other.is_none() && !plain && map.get::<Factored>().is_none() {
             other = Some(path.to_string());
         }
     });

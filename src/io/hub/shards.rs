@@ -101,7 +101,7 @@ fn map(file: &File, part: &MmapOptions) -> std::io::Result<Mmap> {
 /// The files that an index names, each once.
 fn listed(folder: &Path, index: &Path) -> Result<Vec<PathBuf>> {
     let problem = |problem: String| Error::Data { path: index.into(), problem };
-    let text = text(index)?;
+    let text = text(index, u64::MAX)?;
     let index: Index = serde_json::from_str(&text).map_err(|error| problem(format!("not an index: {error}")))?;
     let names: BTreeSet<String> = index.weight_map.into_values().collect();
     if names.is_empty() {

@@ -1,13 +1,16 @@
 //! What the files hold, put in the place of a model's weights.
 
-use super::cast::upload;
+use super::cast::{element, upload};
 use super::shards::{Entry, Shards};
 use crate::device::Device;
 use crate::dtype::DType;
+use crate::element;
 use crate::error::{Error, Result};
 use crate::io::arrays::dtype_of;
-use crate::module::{Module, Parameter, Path as ModulePath};
+use crate::lowrank::{ALL_LINEAR, Quantised, chosen};
+use crate::module::{Dense, LinearMap, Module, Parameter, Path as ModulePath};
 use crate::nn::Model;
+use crate::ops::quantised::Format;
 use crate::shape::Shape;
 use crate::tensor::Tensor;
 use std::collections::BTreeMap;
@@ -19,21 +22,93 @@ const STAGED: usize = 256 << 20;
 /// Weights by the model's paths.
 type Found = BTreeMap<String, Entry>;
 
-/// Sets every weight of the model from the files; fails, with nothing read, if any is missing, unknown or does not fit.
-pub fn load(model: &mut Model, shards: &Shards, folder: &Path, device: &Device) -> Result<()> {
-    let mut problems = Vec::new();
-    let mut found = Found::new();
-    for (name, entry) in shards.contents()? {
-        let Some(path) = model.config().hub_path(&name) else { continue };
-        if found.insert(path.into(), entry).is_some() {
-            problems.push(format!("{name} is there twice"));
+/// What the files have for a model and was not put in its place yet.
+pub struct Weights<'a> {
+    shards: &'a Shards,
+    device: &'a Device,
+    found: Found,
+    /// Bytes on their way to the device.
+    staged: usize,
+}
+
+impl<'a> Weights<'a> {
+    /// Finds every weight of the model; fails, with nothing read, if any is missing, unknown or does not fit.
+    pub fn of(model: &Model, shards: &'a Shards, folder: &Path, device: &'a Device) -> Result<Weights<'a>> {
+        let mut problems = Vec::new();
+        let mut found = Found::new();
+        for (name, entry) in shards.contents()? {
+            let Some(path) = model.config().hub_path(&name) else { continue };
+            if found.insert(path.into(), entry).is_some() {
+                problems.push(format!("{name} is there twice"));
+            }
         }
+        compare(model, &found, &mut problems);
+        if !problems.is_empty() {
+            return Err(Error::Data { path: folder.into(), problem: problems.join("; ") });
+        }
+        Ok(Weights { shards, device, found, staged: 0 })
     }
-    compare(model, &found, &mut problems);
-    if !problems.is_empty() {
-        return Err(Error::Data { path: folder.into(), problem: problems.join("; ") });
+
+    /// Sets what was not set yet of a model, or of the part of it at `path`.
+    pub fn set(&mut self, path: &ModulePath, part: &mut dyn Module) -> Result<()> {
+        let mut done = Ok(());
+        part.visit_mut(path, &mut |path, parameter| {
+            let entry = if done.is_ok() { self.found.remove(&path.to_string()) } else { None };
+            if let Some(entry) = entry {
+                done = self.set_one(parameter, &entry);
+            }
+        });
+        done
     }
-    set(model, shards, &found, device)
+
+    /// Sets the linear map at `wanted`.
+    pub fn set_map(&mut self, model: &mut Model, wanted: &str) -> Result<()> {
+        let mut done = Ok(());
+        model.visit_maps(&ModulePath::root(), &mut |path, map| {
+            if path.to_string() == wanted {
+                done = self.set(path, map);
+            }
+        });
+        done
+    }
+
+    /// Sets all linear layers but embeddings and head, in fewer bits; those that are factors stay for later.
+    pub fn set_in(&mut self, format: Format, model: &mut Model) -> Result<()> {
+        let layers = chosen(model, &[ALL_LINEAR])?;
+        let mut done = Ok(());
+        model.visit_maps(&ModulePath::root(), &mut |path, map| {
+            if done.is_ok() && layers.contains(&path.to_string()) && map.get::<Dense>().is_some() {
+                done = self.packed(&path.to_string(), map, format).map(|packed| map.replace(|_| packed));
+            }
+        });
+        done
+    }
+
+    fn packed(&mut self, path: &str, map: &LinearMap, format: Format) -> Result<Quantised> {
+        let entry = self.found.remove(&format!("{path}.weight")).expect("compared before");
+        let (from, bytes) = (real(&entry).expect("compared before"), self.shards.bytes(&entry)?);
+        let packed = element!(from, T => {
+            Quantised::read(path, map, format, self.device, |i| element::<T>(&bytes, i))
+        })?;
+        self.stage(packed.parameters().iter().map(|(_, parameter)| parameter.tensor().spec().bytes()).sum())?;
+        Ok(packed)
+    }
+
+    fn set_one(&mut self, parameter: &mut Parameter, entry: &Entry) -> Result<()> {
+        let (from, shape) = (real(entry).expect("compared before"), *parameter.tensor().shape());
+        let bytes = self.shards.bytes(entry)?;
+        parameter.set(Tensor::from_array(upload(&bytes, from, shape, self.device)));
+        self.stage(parameter.tensor().spec().bytes())
+    }
+
+    fn stage(&mut self, bytes: usize) -> Result<()> {
+        self.staged += bytes;
+        if self.staged <= STAGED {
+            return Ok(());
+        }
+        self.staged = 0;
+        self.device.wait()
+    }
 }
 
 /// All that is missing, unknown, or of another type or shape.
@@ -62,25 +137,4 @@ fn misfit(path: &str, entry: &Entry, shape: &Shape) -> Option<String> {
 
 fn real(entry: &Entry) -> Option<DType> {
     dtype_of(entry.dtype).filter(|dtype| *dtype != DType::U32)
-}
-
-fn set(model: &mut Model, shards: &Shards, found: &Found, device: &Device) -> Result<()> {
-    let (mut staged, mut done) = (0, Ok(()));
-    model.visit_mut(&ModulePath::root(), &mut |path, parameter| {
-        if done.is_ok() {
-            done = set_one(parameter, shards, &found[&path.to_string()], device);
-            staged += parameter.tensor().spec().bytes();
-        }
-        if done.is_ok() && staged > STAGED {
-            (staged, done) = (0, device.wait());
-        }
-    });
-    done
-}
-
-fn set_one(parameter: &mut Parameter, shards: &Shards, entry: &Entry, device: &Device) -> Result<()> {
-    let (from, shape) = (real(entry).expect("compared before"), *parameter.tensor().shape());
-    let bytes = shards.bytes(entry)?;
-    parameter.set(Tensor::from_array(upload(&bytes, from, shape, device)));
-    Ok(())
 }

@@ -7,31 +7,29 @@ use crate::error::{Error, Result};
 use crate::lowrank::{Banked, bank_of};
 use crate::nn::Model;
 use crate::tensor::Tensor;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Gives the layers that these adapters are for a [`Bank`](crate::lowrank::Bank) of them all, so that
-/// [`select`](crate::lowrank::select()) chooses one for each example, counted in this order. All but adapters is frozen.
-/// Returns the layers' paths.
+/// [`select`](crate::lowrank::select()) chooses one for each example, counted in this order; none is the model without
+/// any, as PEFT's `__base__`. All but adapters is frozen. Returns the layers' paths.
 ///
-/// The adapters must be for the same layers, each layer with one rank; their factors may differ: B is multiplied by what
-/// tells it from the first adapter's. Lengths of outputs (DoRA), modules that were trained whole, embeddings, and PiSSA's
-/// adapters that were not converted are errors, as is whatever [`Adapter::check`] finds; then nothing is changed.
-pub fn bank(model: &mut Model, adapters: &[Adapter]) -> Result<Vec<String>> {
+/// Layers, ranks and factors may differ: what an adapter lacks is filled up with zeros, and B is multiplied by what tells
+/// its factor from others'. Lengths of outputs (DoRA), modules that were trained whole, embeddings, and PiSSA's adapters
+/// that were not converted are errors, as is whatever [`Adapter::check`] finds; then nothing is changed.
+pub fn bank(model: &mut Model, adapters: &[Option<&Adapter>]) -> Result<Vec<String>> {
     let like = Like::of(model);
-    let mut layers: Vec<BTreeMap<String, Factors>> = Vec::new();
-    for adapter in adapters {
-        let found = adapter.factors(model, &like)?;
-        if let Some(first) = layers.first() {
-            same(first, &found).map_err(|problem| adapter.problem(problem))?;
-        }
-        layers.push(found);
-    }
-    let Some(first) = layers.first() else {
+    let factors = |adapter: &Option<&Adapter>| adapter.map_or(Ok(BTreeMap::new()), |one| one.factors(model, &like));
+    let slots = adapters.iter().map(factors).collect::<Result<Vec<Slot>>>()?;
+    let paths: BTreeSet<&String> = slots.iter().flat_map(BTreeMap::keys).collect();
+    if paths.is_empty() {
         return Err(Error::Config("no adapters are given: give one folder or more".into()));
-    };
-    let stacked = first.keys().map(|path| (path.clone(), stack(&layers, path))).collect();
+    }
+    let stacked = paths.into_iter().map(|path| (path.clone(), stack(&slots, path))).collect();
     bank_of(model, stacked)
 }
+
+/// What one choice adds, by the path of the layer.
+type Slot = BTreeMap<String, Factors>;
 
 /// One adapter of one layer: A [in, r], B [r, out] and the factor on A B.
 struct Factors {
@@ -45,7 +43,7 @@ impl Adapter {
         Error::Data { path: self.folder.clone(), problem }
     }
 
-    fn factors(&self, model: &Model, like: &Like) -> Result<BTreeMap<String, Factors>> {
+    fn factors(&self, model: &Model, like: &Like) -> Result<Slot> {
         let expected = self.sound(model)?;
         let inner = |kind: Kind| matches!(kind, Kind::Inner | Kind::Head);
         let replaced = expected.tables.iter().any(|(key, _)| self.tensors.contains_key(key));
@@ -67,30 +65,29 @@ impl Adapter {
     }
 }
 
-/// Whether two adapters can lie in one bank.
-fn same(first: &BTreeMap<String, Factors>, other: &BTreeMap<String, Factors>) -> Result<(), String> {
-    if let Some(path) = first.keys().find(|path| !other.contains_key(*path)) {
-        return Err(format!("has no adapter of {path}, the first has one"));
+impl Factors {
+    fn rank(&self) -> usize {
+        self.a.shape()[1]
     }
-    for (path, factors) in other {
-        let Some(before) = first.get(path) else {
-            return Err(format!("has an adapter of {path}, the first has none"));
-        };
-        let [rank, wanted] = [factors, before].map(|factors| factors.a.shape()[1]);
-        if rank != wanted {
-            return Err(format!("has rank {rank} at {path}, the first has {wanted}: shrink the larger one"));
-        }
+
+    /// A and B of this rank, whose product times `scale` is what these add.
+    fn widened(&self, rank: usize, scale: f64) -> [Tensor; 2] {
+        let (b, more) = (&self.b * (self.scale / scale), rank - self.rank());
+        [self.a.pad(1, 0, more), b.pad(0, 0, more)]
     }
-    Ok(())
 }
 
-fn stack(layers: &[BTreeMap<String, Factors>], path: &str) -> Banked {
-    let scale = layers[0][path].scale;
-    let one = |factors: &Factors| {
-        let b = if factors.scale == scale { factors.b.clone() } else { &factors.b * (factors.scale / scale) };
-        [factors.a.unsqueeze(0), b.unsqueeze(0)]
+/// What all of them add to a layer.
+fn stack(slots: &[Slot], path: &str) -> Banked {
+    let there: Vec<&Factors> = slots.iter().filter_map(|slot| slot.get(path)).collect();
+    let (first, rank) = (there[0], there.iter().map(|factors| factors.rank()).max().expect("one has it"));
+    let scale = if there.iter().all(|factors| factors.scale == first.scale) { first.scale } else { 1.0 };
+    let nothing = || {
+        let zeros = |shape: [usize; 2]| Tensor::zeros(shape, first.a.dtype(), first.a.device());
+        [zeros([first.a.shape()[0], rank]), zeros([rank, first.b.shape()[1]])]
     };
-    let (a, b): (Vec<Tensor>, Vec<Tensor>) = layers.iter().map(|layer| one(&layer[path]).into()).unzip();
+    let one = |slot: &Slot| slot.get(path).map_or_else(nothing, |factors| factors.widened(rank, scale));
+    let (a, b): (Vec<Tensor>, Vec<Tensor>) = slots.iter().map(|slot| one(slot).map(|x| x.unsqueeze(0)).into()).unzip();
     let joined = |parts: Vec<Tensor>| Tensor::concat(&parts.iter().collect::<Vec<_>>(), 0);
     Banked { a: joined(a), b: joined(b), scale }
 }

@@ -5,8 +5,8 @@ use super::names::by_pattern;
 use super::sites::keys;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::lowrank::product_svd;
 use crate::lowrank::svd::Svd;
+use crate::lowrank::{energy, product_svd, rank_for};
 use crate::tensor::Tensor;
 
 /// One layer's adapter.
@@ -34,16 +34,12 @@ impl LayerReport {
 
     /// The part of ‖s A B‖² that the leading `rank` singular values have, from 0 to 1.
     pub fn energy(&self, rank: usize) -> f64 {
-        let square = |values: &[f64]| values.iter().map(|s| s * s).sum::<f64>();
-        let all = square(&self.singular_values);
-        if all == 0.0 { 1.0 } else { square(&self.singular_values[..rank.min(self.singular_values.len())]) / all }
+        energy(&self.singular_values, rank)
     }
 
     /// The smallest rank, at least 1, that keeps this part of ‖s A B‖².
     pub fn rank_for(&self, energy: f64) -> usize {
-        let most = self.singular_values.len().max(1);
-        // Rounding in a sum of all of them must not ask for more than there are.
-        (1..most).find(|rank| self.energy(*rank) >= energy).unwrap_or(most)
+        rank_for(&self.singular_values, energy)
     }
 }
 

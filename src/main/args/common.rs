@@ -2,7 +2,7 @@
 
 use crate::aliases::translated;
 use clap::Args;
-use eckart::train::{Config, Size, latest, previous};
+use eckart::train::{AdapterStart, Config, Size, latest, previous};
 use eckart::{Error, Result};
 use std::path::{Path, PathBuf};
 use yaml_serde::{Mapping, Value};
@@ -36,6 +36,12 @@ pub struct Common {
     /// Factor on adapters, divided by their rank
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     alpha: Option<f64>,
+    /// What adapters begin as: uniform, gaussian, zero-a, pissa, pissa:ITERATIONS or lora-ga
+    #[arg(long, value_name = "WORD")]
+    start: Option<AdapterStart>,
+    /// Micro-batches whose gradient lora-ga begins with
+    #[arg(long, value_name = "N")]
+    start_batches: Option<u64>,
     /// How many times as fast as A the B of lora+ learns
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     lora_plus_ratio: Option<f64>,
@@ -71,7 +77,7 @@ impl Common {
     /// Flags override what is there.
     pub fn apply(&self, config: &mut Config) {
         set!(self, config: out, device, memory, steps, batch, accumulate, rank, alpha, lora_plus_ratio, lr, seed);
-        set!(self, config: eval_every, save_every);
+        set!(self, config: start, start_batches, eval_every, save_every);
         config.recompute |= self.recompute;
     }
 }

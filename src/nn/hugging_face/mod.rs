@@ -18,6 +18,14 @@ impl ModelConfig {
         if self.arch == Arch::Gpt2 { format!("{PREFIX}{path}") } else { path.into() }
     }
 
+    /// The path of a module of this name.
+    fn path_of(&self, name: String) -> String {
+        match name.strip_prefix(PREFIX) {
+            Some(path) if self.arch == Arch::Gpt2 => path.into(),
+            _ => name,
+        }
+    }
+
     /// The path of what Hugging Face's files have under `name`, with or without the prefix in a GPT-2. None for what is no
     /// weight: masks and frequencies that older files hold, and an output head that is tied to the embedding.
     pub fn hub_path<'a>(&self, name: &'a str) -> Option<&'a str> {

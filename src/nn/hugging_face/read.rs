@@ -5,8 +5,9 @@ use super::super::config::{Arch, AttentionBias, ModelConfig};
 use super::kind::Kind;
 use super::rope::{Rope, refused};
 use crate::error::{Error, Result};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// What is read, under the names of both families; other keys change no numbers.
 #[derive(Deserialize)]
@@ -47,7 +48,16 @@ pub struct File {
     pub scale_attn_weights: Option<bool>,
     pub scale_attn_by_inverse_layer_idx: Option<bool>,
     pub add_cross_attention: Option<bool>,
-    pub quantization_config: Option<Value>,
+    pub quantization_config: Option<IgnoredAny>,
+    pub eckart: Option<Own>,
+}
+
+/// What no other program knows.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Own {
+    /// Ranks of maps that are stored as factors, by module.
+    pub ranks: BTreeMap<String, usize>,
 }
 
 fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<usize>>, D::Error> {
@@ -71,8 +81,10 @@ impl ModelConfig {
             Kind::Gpt2 => file.gpt2(),
             _ => file.llama(kind)?,
         };
-        let config = file.within(kind, context, config)?;
+        let mut config = file.within(kind, context, config)?;
         config.validate()?;
+        let ranks = file.eckart.map_or_else(BTreeMap::new, |own| own.ranks);
+        config.ranks = ranks.into_iter().map(|(name, rank)| (config.path_of(name), rank)).collect();
         Ok(config)
     }
 }

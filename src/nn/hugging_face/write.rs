@@ -2,11 +2,12 @@
 
 use super::super::config::{Arch, AttentionBias, ModelConfig};
 use super::rope::written;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 impl ModelConfig {
-    /// A `config.json` that `transformers` loads, for weights in single precision. Families that share Llama's shape are
-    /// written as the plainest one that has what this model has: a Mistral as the Llama that it is. The first and last
+    /// A `config.json` that `transformers` loads, for weights in single precision; ranks are under a key of our own, and
+    /// the factors that they are of are nothing that it knows. Families that share Llama's shape are written as the
+    /// plainest one that has what this model has: a Mistral as the Llama that it is. The first and last
     /// tokens of a text are the tokenizer's business and null here, which is no claim, unlike their absence.
     pub fn to_hugging_face(&self) -> Value {
         let mut file = match self.arch {
@@ -27,6 +28,10 @@ impl ModelConfig {
         });
         let entries = file.as_object_mut().expect("an object");
         entries.extend(usual.as_object().expect("an object").clone());
+        if !self.ranks.is_empty() {
+            let ranks = self.ranks.iter().map(|(path, rank)| (self.hub_name(path), json!(rank)));
+            entries.insert("eckart".into(), json!({"ranks": ranks.collect::<Map<String, Value>>()}));
+        }
         file
     }
 

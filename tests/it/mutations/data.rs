@@ -1,70 +1,12 @@
-//! Files from outside with bytes changed at random: an error or a result, never a panic, never endless work.
+//! Data sets, tokenizers and chat templates.
 
+use super::damage::Random;
+use super::{Files, Kind};
 use crate::published::{bytes, folder, tokenizer};
 use eckart::Seed;
 use eckart::data::{Batches, Columns, Examples, LabelledSet, Layout, Message, Reading, Tokenizer};
-use rand::Rng;
 use serde_json::{Value, json};
 use std::path::Path;
-use std::time::{Duration, Instant};
-
-/// What is put in the place of something else.
-const FRAGMENTS: [&[u8]; 22] = [
-    b"\"",
-    b"\n",
-    b"\t",
-    b"\\",
-    b"\xFF",
-    b"\x00",
-    b"{",
-    b"[[[[[[[[",
-    b"null",
-    b"-1",
-    b"1e999",
-    b"4294967295",
-    b"18446744073709551615",
-    b"\"\"",
-    b"\\ud800",
-    b"{\"text\":1}",
-    "\u{FEFF}".as_bytes(),
-    "日".as_bytes(),
-    b"<s>",
-    b"\"content\"",
-    b"\"id\": 7",
-    b"NaN",
-];
-
-struct Random(eckart::rng::Stream);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        ((self.0.next_u64() as u128 * bound.max(1) as u128) >> 64) as usize
-    }
-
-    /// A file with one to four changes.
-    fn mutated(&mut self, original: &[u8]) -> Vec<u8> {
-        let mut file = original.to_vec();
-        for _ in 0..1 + self.below(4) {
-            let start = self.below(file.len());
-            let end = file.len().min(start + self.below(24));
-            let replacement = match self.below(5) {
-                0 => vec![self.below(256) as u8],
-                1 => Vec::new(),
-                2 => file[start..end].repeat(1 + self.below(40)),
-                3 => {
-                    let from = self.below(file.len());
-                    file[from..file.len().min(from + self.below(200))].to_vec()
-                }
-                _ => FRAGMENTS[self.below(FRAGMENTS.len())].to_vec(),
-            };
-            file.splice(start..end, replacement);
-        }
-        if self.below(20) == 0 {
-            file.truncate(self.below(file.len()));
-        }
-        file
-    }
-}
 
 /// Tokenizers of every model, with parts that rewrite text in ways of their own.
 fn tokenizers() -> Vec<Value> {
@@ -131,6 +73,14 @@ const LINES: &str = "{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}, 
 {\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}], \"text\": \"c\"}
 ";
 
+const TEXTS: &str = "{\"text\": \"Hi\\n日\", \"adapter\": \"a\"}
+{\"text\": \"a\", \"adapter\": null, \"id\": 1e3}
+";
+
+const PAIRS: &str = "{\"prompt\": \"Hi\", \"completion\": \" there\"}
+{\"completion\": \"b\", \"prompt\": \"\", \"adapter\": \"b\"}
+";
+
 const TABLE: &str = "index\ttext\tsecond\tlabel\n0\tone \"two\tthree\t1\n1\tété\t\t0\n2\tfour\tfive\t-1e3\n";
 
 fn use_tokenizer(tokenizer: &Tokenizer) {
@@ -147,65 +97,108 @@ fn use_tokenizer(tokenizer: &Tokenizer) {
     let _ = tokenizer.chat(&[Message::new("user", "a"), Message::new("assistant", "b")], true);
 }
 
-fn use_examples(path: &Path, tokenizer: &Tokenizer) {
-    for mask_prompt in [false, true] {
-        if let Ok(read) = Examples::read(path, tokenizer, Reading { max_length: 24, mask_prompt }) {
+/// A file of lines or a table.
+pub struct Table {
+    name: &'static str,
+    tokenizer: Tokenizer,
+    read: Option<Examples>,
+}
+
+impl Table {
+    pub fn new(name: &'static str) -> Table {
+        let template = "{% for m in messages %}{{ m.role }}: {{ m.content }}</s>{% endfor %}";
+        Table { name, tokenizer: tokenizer(Some(template)), read: None }
+    }
+}
+
+impl Kind for Table {
+    fn files(&self, random: &mut Random) -> (Files, usize) {
+        let lines = [LINES, TEXTS, PAIRS][random.below(3)];
+        let original = if self.name.ends_with("jsonl") { lines } else { TABLE };
+        let original = if self.name.ends_with("csv") { original.replace('\t', ",") } else { original.into() };
+        (vec![(self.name.into(), original.into_bytes())], 1)
+    }
+
+    fn open(&mut self, folder: &Path) -> eckart::Result<()> {
+        let path = folder.join(self.name);
+        let reading = Reading { max_length: 24, mask_prompt: false };
+        self.read = None;
+        if !self.name.ends_with("jsonl") {
+            let columns = Columns { first: "text".into(), second: Some("second".into()), label: "label".into() };
+            LabelledSet::read(&path, &self.tokenizer, &columns, 24, None)?;
+        }
+        self.read = Some(Examples::read(&path, &self.tokenizer, reading)?);
+        Ok(())
+    }
+
+    fn try_out(&mut self, folder: &Path) {
+        let masked = Reading { max_length: 24, mask_prompt: true };
+        let masked = Examples::read(&folder.join(self.name), &self.tokenizer, masked).ok();
+        for read in self.read.take().into_iter().chain(masked) {
             let batches = Batches::new(read.examples, 2, 24, Layout::Packed);
             (0..batches.batches_per_epoch()).for_each(|index| drop(batches.batch(Seed(1), index)));
         }
     }
-    let columns = Columns { first: "text".into(), second: Some("second".into()), label: "label".into() };
-    let _ = LabelledSet::read(path, tokenizer, &columns, 24, None);
 }
 
-fn mutate(rounds: usize, seed: u64) {
-    let mut random = Random(Seed(seed).stream());
-    let sound = tokenizer(Some("{% for m in messages %}{{ m.role }}: {{ m.content }}</s>{% endfor %}"));
-    let tokenizers: Vec<String> = tokenizers().iter().map(Value::to_string).collect();
-    for text in &tokenizers {
-        use_tokenizer(
-            &Tokenizer::open(folder(&[("tokenizer.json", text), ("tokenizer_config.json", "{}")]).path()).unwrap(),
-        );
-    }
-    let files = folder(&[("tokenizer.json", &tokenizers[0]), ("tokenizer_config.json", CONFIG)]);
-    let mut opened = 0;
-    for round in 0..rounds {
-        let start = Instant::now();
-        let (name, original) = match round % 5 {
-            0 => ("lines.jsonl", LINES.as_bytes()),
-            1 => ("table.tsv", TABLE.as_bytes()),
-            2 => ("table.csv", TABLE.as_bytes()),
-            3 => ("tokenizer_config.json", CONFIG.as_bytes()),
-            _ => ("tokenizer.json", tokenizers[random.below(tokenizers.len())].as_bytes()),
-        };
-        let path = files.path().join(name);
-        let file = random.mutated(original);
-        std::fs::write(&path, &file).unwrap();
-        if round % 5 < 3 {
-            use_examples(&path, &sound);
-        } else {
-            if let Ok(tokenizer) = Tokenizer::open(files.path()) {
-                opened += 1;
-                use_tokenizer(&tokenizer);
-            }
-            std::fs::write(&path, if round % 5 == 3 { CONFIG.as_bytes() } else { tokenizers[0].as_bytes() }).unwrap();
+/// `tokenizer.json`, of every model that there is.
+pub struct Vocabulary {
+    originals: Vec<String>,
+}
+
+impl Vocabulary {
+    pub fn new() -> Vocabulary {
+        let originals: Vec<String> = tokenizers().iter().map(Value::to_string).collect();
+        for text in &originals {
+            let sound = folder(&[("tokenizer.json", text), ("tokenizer_config.json", "{}")]);
+            use_tokenizer(&Tokenizer::open(sound.path()).unwrap());
         }
-        let took = start.elapsed();
-        assert!(took < Duration::from_secs(20), "round {round} took {took:?} for {}", String::from_utf8_lossy(&file));
+        Vocabulary { originals }
     }
-    assert!(
-        opened > rounds / 50,
-        "only {opened} of {rounds} could be opened: the mutations go no deeper than the syntax"
-    );
 }
 
-#[test]
-fn changed_files_are_refused_or_read() {
-    mutate(2000, 1);
+/// A published tokenizer's parts are those of the `tokenizers` crate, whose tables and expressions take what they take.
+const LIBRARY: [usize; 2] = [16, 128 << 20];
+
+impl Kind for Vocabulary {
+    fn files(&self, random: &mut Random) -> (Files, usize) {
+        let original = self.originals[random.below(self.originals.len())].clone();
+        (vec![("tokenizer.json".into(), original.into_bytes()), ("tokenizer_config.json".into(), CONFIG.into())], 1)
+    }
+
+    fn open(&mut self, folder: &Path) -> eckart::Result<()> {
+        Tokenizer::open(folder).map(drop)
+    }
+
+    fn try_out(&mut self, folder: &Path) {
+        use_tokenizer(&Tokenizer::open(folder).unwrap());
+    }
+
+    fn allowance(&self) -> [usize; 2] {
+        LIBRARY
+    }
 }
 
-#[test]
-#[ignore = "minutes"]
-fn changed_files_are_refused_or_read_at_length() {
-    mutate(25_000, 2);
+/// A tokenizer's settings, and the chat template in them or beside them.
+pub struct Template;
+
+impl Kind for Template {
+    fn files(&self, random: &mut Random) -> (Files, usize) {
+        let mut files = vec![("tokenizer_config.json".to_string(), CONFIG.into())];
+        if random.below(2) == 0 {
+            let beside = "{%- for m in messages %}{{ bos_token + m['role'] }}\n{{ m.content | trim }}{% endfor %}";
+            files.push(("chat_template.jinja".into(), beside.into()));
+        }
+        let damaged = files.len();
+        files.push(("tokenizer.json".into(), bytes().into_bytes()));
+        (files, damaged)
+    }
+
+    fn open(&mut self, folder: &Path) -> eckart::Result<()> {
+        Tokenizer::open(folder).map(drop)
+    }
+
+    fn try_out(&mut self, folder: &Path) {
+        use_tokenizer(&Tokenizer::open(folder).unwrap());
+    }
 }
