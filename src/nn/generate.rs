@@ -38,6 +38,7 @@ pub fn generate_while(
     mut go_on: impl FnMut(u32) -> bool,
 ) -> Result<()> {
     let config = model.config();
+    config.check_writes()?;
     if prompt.is_empty() {
         return Err(Error::Config("an empty prompt: give at least one token to start from".into()));
     }
@@ -85,15 +86,17 @@ fn draw(logits: &[f32], sampling: Sampling, position: u64) -> u32 {
 }
 
 impl Model {
-    /// Logits after the last of `tokens`, which follow what `cache` holds.
+    /// Logits after the last of `tokens`, which follow what `cache` holds; an error for a model that writes no text.
     pub fn next(&self, tokens: &[u32], cache: &mut Cache) -> Result<Vec<f32>> {
+        self.config().check_writes()?;
         let device = self.device();
         let ids = Tensor::new(tokens, [1, tokens.len()], &device);
-        let hidden = match self {
-            Model::Gpt2(model, _) => model.continued(&ids, cache),
-            Model::Llama(model, _) => model.continued(&ids, cache),
+        let last = |hidden: Tensor| hidden.slice(1, tokens.len() - 1, 1);
+        let logits = match self {
+            Model::Gpt2(model, _) => model.head(&last(model.continued(&ids, cache))),
+            Model::Llama(model, _) => model.head(&last(model.continued(&ids, cache))),
+            Model::Bert(..) => unreachable!("checked above"),
         };
-        let last = hidden.slice(1, tokens.len() - 1, 1);
-        self.head(&last).cast(crate::DType::F32).to_vec()
+        logits.cast(crate::DType::F32).to_vec()
     }
 }

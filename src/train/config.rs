@@ -278,6 +278,9 @@ impl Config {
         if self.base.is_some() && (self.model.is_none() || self.adapter == Adapter::None) {
             return Err(Error::Config("base: fewer bits are for the frozen weights of a model beside adapters".into()));
         }
+        if self.arch.is_encoder() {
+            return Err(Error::Config("arch: gpt2 and llama are the ones that a run can train".into()));
+        }
         if !matches!(self.lift, None | Some(Lift::Within | Lift::FreshAndUp)) {
             return Err(Error::Config("lift: flora's is within or fresh-and-up".into()));
         }

@@ -13,6 +13,7 @@ pub use save::save;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::nn::{Arch, Model, ModelConfig};
+use crate::rng::Seed;
 use shards::Shards;
 use std::io::Read;
 use std::path::Path;
@@ -48,18 +49,39 @@ pub fn open(folder: &Path, context: Option<usize>, device: &Device) -> Result<Mo
 
 /// The same for sizes that were [read](read_config) there and may say another dropout.
 pub fn load(folder: &Path, config: &ModelConfig, device: &Device) -> Result<Model> {
+    set_up(folder, config, None, device).map(|(model, _)| model)
+}
+
+/// The same where the files may be for another task and lack this one's head: it is fresh then, a function of the seed. Gives
+/// the paths of its parameters as well.
+pub fn load_with_head(
+    folder: &Path,
+    config: &ModelConfig,
+    seed: Seed,
+    device: &Device,
+) -> Result<(Model, Vec<String>)> {
+    set_up(folder, config, Some(seed), device)
+}
+
+fn set_up(folder: &Path, config: &ModelConfig, head: Option<Seed>, device: &Device) -> Result<(Model, Vec<String>)> {
     let shards = Shards::open(folder)?;
     check_table(config, shards.length()?, folder)?;
     let mut model = Model::unset(config, device)?;
-    weights::load(&mut model, &shards, folder, device)?;
+    let fresh = weights::load(&mut model, &shards, folder, head, device)?;
     device.wait()?;
-    Ok(model)
+    Ok((model, fresh))
+}
+
+/// Paths of the parameters that [`load_with_head`] makes fresh; reads no weights.
+pub fn lacking(folder: &Path, config: &ModelConfig) -> Result<Vec<String>> {
+    let model = Model::unset(config, &Device::null())?;
+    Ok(weights::table(&model, &Shards::open(folder)?, folder, true)?.1)
 }
 
 /// The context is the one size that no weight of a Llama confirms.
 fn check_table(config: &ModelConfig, weights: u64, folder: &Path) -> Result<()> {
     let bytes = (config.context * config.head_size() * size_of::<f32>()) as u64;
-    if config.arch == Arch::Gpt2 || bytes <= SMALL.max(weights) {
+    if config.arch != Arch::Llama || bytes <= SMALL.max(weights) {
         return Ok(());
     }
     let problem = format!(
