@@ -1,40 +1,45 @@
 //! `eval`: what a model makes of text that it did not learn from.
 
 use crate::args;
-use eckart::data::{Batches, Dataset, Examples, Layout, Reading};
-use eckart::train::evaluate;
+use eckart::train::{Evaluation, Figures, Questions, Scores, evaluate};
 use eckart::{Device, Result};
-use std::path::Path;
 use std::process::ExitCode;
 
 pub fn run(args: &args::Eval) -> Result<ExitCode> {
     let tokenizer = args.base.tokenizer()?;
     let sizes = args.base.sizes(args.max_length)?;
-    let reading = Reading { max_length: sizes.context, mask_prompt: args.mask_prompt };
-    let examples = held_out(&args.data, &tokenizer, reading)?;
+    let (mask_prompt, columns) = (args.mask_prompt, args.columns.clone());
+    let questions = Questions { mask_prompt, columns, batch: args.batch, seed: args.seed };
+    let exam = questions.read(&args.data, &tokenizer, &sizes)?;
     let device = Device::by_name(&args.device)?;
     // In a worker of the pool, because every fork from outside would first have to wake one.
-    let found = rayon::scope(|_| {
-        let batches = Batches::new(examples.examples, args.batch, reading.max_length, Layout::Padded);
-        evaluate(&args.base.open(&sizes, &device)?, batches.validation(args.batch))
-    })?;
+    let found = rayon::scope(|_| evaluate(&args.base.open(&sizes, &device)?, exam.batches.into_iter()))?;
     let found = found.expect("only the null device has no numbers");
     if args.json {
         println!("{}", serde_json::to_string_pretty(&found).expect("plain data"));
         return Ok(ExitCode::SUCCESS);
     }
-    if examples.truncated > 0 {
-        eprintln!("{} examples were cut to {} tokens", examples.truncated, reading.max_length);
+    if exam.truncated > 0 {
+        eprintln!("{} examples were cut to {} tokens", exam.truncated, sizes.context);
     }
-    println!("loss {:.5} nats a token, perplexity {:.3}, {} tokens", found.loss, found.perplexity, found.tokens);
+    println!("{}", in_words(&found, sizes.labels.as_deref().unwrap_or_default()));
     Ok(ExitCode::SUCCESS)
 }
 
-/// A file; of a folder the part for tests, else the one for validation.
-fn held_out(path: &Path, tokenizer: &eckart::data::Tokenizer, reading: Reading) -> Result<Examples> {
-    if path.is_file() {
-        return Examples::read(path, tokenizer, reading);
+fn in_words(found: &Evaluation, labels: &[String]) -> String {
+    let loss = found.loss;
+    match &found.figures {
+        Figures::Tokens { perplexity, tokens } => {
+            format!("loss {loss:.5} nats a token, perplexity {perplexity:.3}, {tokens} tokens")
+        }
+        Figures::Classes(Scores { examples, accuracy, f1, matthews, .. }) => {
+            let of = match labels {
+                [_, second] => format!("F1 of {second}"),
+                _ => "macro F1".into(),
+            };
+            format!(
+                "loss {loss:.5} nats a text, accuracy {accuracy:.4}, {of} {f1:.4}, Matthews {matthews:.4}, {examples} texts"
+            )
+        }
     }
-    let set = Dataset::open(path, tokenizer, reading)?;
-    Ok(set.test.unwrap_or(set.validation))
 }

@@ -30,17 +30,22 @@ pub fn run(args: &args::Generate) -> Result<ExitCode> {
 
 fn from_checkpoint(args: &args::Generate, from: &Checkpoint, sampling: Sampling, device: &Device) -> Result<()> {
     let model = from.model(device)?;
+    model.config().check_writes()?;
     if let Some(vocabulary) = &from.state.vocabulary {
         println!("{}", write(&model, vocabulary, args.prompt.as_deref(), args.tokens, sampling)?);
         return Ok(());
     }
-    let folder = from.state.config.model.as_deref().expect("what has no vocabulary began with files");
-    stream(&model, &Tokenizer::open(folder)?, args, sampling)
+    let config = &from.state.config;
+    let folder = config.model.as_deref().or(config.tokenizer.as_deref());
+    let tokenizer = Tokenizer::open(folder.expect("what has no vocabulary has a tokenizer"))?;
+    stream(&model, &tokenizer, args, sampling)
 }
 
 fn from_files(args: &args::Generate, base: &Base, sampling: Sampling, device: &Device) -> Result<()> {
+    let sizes = base.sizes(usize::MAX)?;
+    sizes.check_writes()?;
     let tokenizer = base.tokenizer()?;
-    stream(&base.open(&base.sizes(usize::MAX)?, device)?, &tokenizer, args, sampling)
+    stream(&base.open(&sizes, device)?, &tokenizer, args, sampling)
 }
 
 /// Writes tokens as they come, up to one that ends a text.

@@ -1,12 +1,14 @@
 //! Which adapters a run trains, and how fast their parts learn.
 
 use super::Config;
-use crate::error::Result;
-use crate::lowrank::{AdapterConfig, LoraPlus, adapt};
+use crate::error::{Error, Result};
+use crate::lowrank::{AdapterConfig, LoraPlus, adapt, is_head};
+use crate::module::{Module, Parameter, Path};
 use crate::nn::Model;
 use crate::optim::Group;
 use crate::rng::Seed;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// What is trained of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,26 +26,39 @@ pub enum Adapter {
 }
 
 impl Config {
-    /// Puts the adapters on, if there are to be any; the configuration must be resolved.
-    pub fn adapt(&self, model: &mut Model) -> Result<()> {
+    /// Puts the adapters on, if there are to be any; the configuration must be resolved. Beside them train the head of a
+    /// classifier and the parameters that are `fresh`, whose layers get none.
+    pub fn adapt(&self, model: &mut Model, fresh: &[String]) -> Result<()> {
         if self.adapter == Adapter::None {
             return Ok(());
         }
+        let whole = whole(model, fresh);
         let adapters = AdapterConfig {
             rank: self.rank,
             alpha: self.alpha,
             rank_stabilised: self.rank_stabilised,
-            targets: self.adapted_layers(model)?,
+            targets: self.adapted_layers(model, &whole)?,
             dora: self.adapter == Adapter::Dora,
             dropout: self.adapter_dropout,
             ..AdapterConfig::default()
         };
-        adapt(model, &adapters, Seed(self.seed).named("adapters")).map(drop)
+        adapt(model, &adapters, Seed(self.seed).named("adapters"))?;
+        model.visit_mut(&Path::root(), &mut |path, parameter| {
+            if whole.contains(&path.to_string()) {
+                *parameter = Parameter::new(parameter.tensor().detach());
+            }
+        });
+        Ok(())
     }
 
     /// Paths of the layers that get adapters.
-    fn adapted_layers(&self, model: &mut Model) -> Result<Vec<String>> {
+    fn adapted_layers(&self, model: &mut Model, whole: &BTreeSet<String>) -> Result<Vec<String>> {
         let mut layers = self.named_layers(model)?;
+        layers.retain(|path| !whole.contains(&format!("{path}.weight")));
+        if layers.is_empty() {
+            let problem = "adapter_targets: they name only what is trained as a whole; name other layers";
+            return Err(Error::Config(problem.into()));
+        }
         if let Some(last) = self.last_layers {
             let blocks = layers.iter().filter_map(|path| block(path)).max().map_or(0, |block| block + 1);
             layers.retain(|path| block(path).is_some_and(|block| block + last >= blocks));
@@ -76,6 +91,14 @@ impl Config {
             _ => Ok(Group::decay_matrices(self.weight_decay)),
         }
     }
+}
+
+/// Paths of the parameters that are trained as they are beside adapters.
+fn whole(model: &Model, fresh: &[String]) -> BTreeSet<String> {
+    let classifies = model.config().labels.is_some();
+    let of_head = |path: &String| path.rsplit_once('.').is_some_and(|(layer, _)| classifies && is_head(layer));
+    let paths = model.parameters().into_iter().map(|(path, _)| path);
+    paths.filter(|path| of_head(path) || fresh.contains(path)).collect()
 }
 
 /// Which block a layer is in: the first number in its path.

@@ -8,6 +8,8 @@ mod begin;
 mod checkpoint;
 mod config;
 mod evaluate;
+#[cfg(feature = "hub")]
+mod exam;
 mod export;
 #[cfg(feature = "hub")]
 mod lessons;
@@ -21,16 +23,23 @@ mod plan;
 mod replay;
 mod report;
 mod run;
+mod scores;
 mod size;
 mod source;
 mod state;
 mod subject;
+mod task;
+#[cfg(feature = "hub")]
+mod text_lessons;
 mod trainer;
+mod windows;
 
 pub use adapter::Adapter;
 pub use checkpoint::{Checkpoint, Newest, Store};
 pub use config::Config;
-pub use evaluate::{Evaluation, evaluate};
+pub use evaluate::{Evaluation, Figures, evaluate};
+#[cfg(feature = "hub")]
+pub use exam::{Exam, Questions};
 pub use export::tokenizer_files;
 #[cfg(feature = "hub")]
 pub use lessons::Lessons;
@@ -41,7 +50,12 @@ pub use place::{latest, next_free, previous};
 pub use plan::{Plan, what_fits};
 pub use report::Report;
 pub use run::{Control, Event, Row, Trained, run, run_on};
+pub use scores::{Confusion, Scores};
 pub use size::{MemoryUse, Size};
 pub use source::Source;
 pub use state::{Best, FORMAT, Interval, Progress, State};
-pub use subject::{Subject, subject};
+pub use subject::{Names, Subject, subject};
+pub use task::Task;
+#[cfg(feature = "hub")]
+pub use text_lessons::TextLessons;
+pub use windows::Windows;

@@ -1,9 +1,8 @@
 //! How much memory a run needs, before any is allocated: one real step and one validation batch on the null device.
 
-use super::source::Largest;
+use super::source::{Blank, Largest};
 use super::trainer::{Outcome, Trainer};
 use super::{Config, MemoryUse, Size, Subject};
-use crate::data::{Corpus, Vocabulary};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::module::Module;
@@ -29,19 +28,16 @@ impl Plan {
     }
 
     pub(super) fn on(device: Device, config: &Config, subject: &Subject) -> Result<Plan> {
-        let model = config.fresh(subject.vocabulary.as_ref(), &device)?;
+        let model = config.fresh(&subject.names, &device)?;
         Plan::of_trainer(Trainer::of_model(config, model, &Largest(&*subject.source))?, &device)
     }
 
-    /// Plans training of a model of these sizes, whatever the configuration says of them, on text enough for full
-    /// batches.
+    /// Plans training of a model of these sizes, whatever the configuration says of them, on full batches.
     pub fn of_model(config: &Config, model: &ModelConfig) -> Result<Plan> {
         let device = Device::null_for(&config.device);
-        let tokens = vec![0; config.context * config.batch + 1];
-        let corpus = Corpus { vocabulary: Vocabulary::of(b""), train: tokens.clone(), validation: tokens };
         let mut fresh = Model::new(model, Seed(config.seed).named("model"), &device)?;
-        config.adapt(&mut fresh)?;
-        Plan::of_trainer(Trainer::of_model(config, fresh, &corpus)?, &device)
+        config.adapt(&mut fresh, &[])?;
+        Plan::of_trainer(Trainer::of_model(config, fresh, &Blank::of(config, model))?, &device)
     }
 
     fn of_trainer(mut trainer: Trainer<'_>, device: &Device) -> Result<Plan> {

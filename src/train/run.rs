@@ -5,7 +5,7 @@ use super::metrics::Log;
 use super::pace::Pace;
 use super::state::{Best, FORMAT, State};
 use super::trainer::{Outcome, Trainer};
-use super::{Config, Metrics, Plan, Report, Size, Store, Subject, place, subject};
+use super::{Config, Evaluation, Metrics, Plan, Report, Size, Store, Subject, place, subject};
 use crate::data::Vocabulary;
 use crate::device::Device;
 use crate::device::observe::{Profile, Stage, observed};
@@ -162,7 +162,7 @@ impl<'a> Run<'a> {
         run.device.ledger().reset_peak();
         run.save()?;
         let tokens = subject.source.tokens();
-        (run.see)(Event::Started { out: &run.out, plan, tokens, notes: subject.source.notes() });
+        (run.see)(Event::Started { out: &run.out, plan, tokens, notes: &subject.notes });
         Ok(run)
     }
 
@@ -178,9 +178,9 @@ impl<'a> Run<'a> {
 
     fn steps(&mut self) -> Result<()> {
         while self.trainer.progress.step < self.config.steps && !self.out_of_patience() {
-            let (start, tokens) = (Instant::now(), self.trainer.tokens());
+            let start = Instant::now();
             let outcome = self.trainer.advance()?;
-            self.pace.add(tokens, start.elapsed());
+            self.pace.add(self.trainer.tokens, start.elapsed());
             match outcome {
                 Outcome::Held => self.advanced(None),
                 Outcome::Stepped(loss) => self.end_step(loss)?,
@@ -230,9 +230,9 @@ impl<'a> Run<'a> {
             (due(self.config.eval_every), due(self.config.report_every), due(self.config.save_every));
         let validation = if evaluate { self.trainer.evaluate()? } else { None };
         if report || evaluate {
-            self.report(validation)?;
+            self.report(validation.as_ref())?;
         }
-        if let Some(loss) = validation {
+        if let Some(Evaluation { loss, .. }) = validation {
             self.note_best(Best { step, loss })?;
         }
         // Steps left out add nothing to save, and would push the last good checkpoint out.
@@ -241,14 +241,15 @@ impl<'a> Run<'a> {
         if wanted { self.save() } else { Ok(()) }
     }
 
-    fn report(&mut self, val_loss: Option<f64>) -> Result<()> {
+    fn report(&mut self, validation: Option<&Evaluation>) -> Result<()> {
         self.note_peak();
         let interval = self.trainer.take_interval();
         let step = self.trainer.progress.step;
         let metrics = Metrics {
             step,
             loss: (interval.taken > 0).then(|| interval.loss / interval.taken as f64),
-            val_loss,
+            val_loss: validation.map(|found| found.loss),
+            val_accuracy: validation.and_then(Evaluation::accuracy),
             lr: self.config.schedule().rate(step - 1),
             grad_norm: interval.norm,
             skipped_steps: interval.skipped,
@@ -295,7 +296,8 @@ impl<'a> Run<'a> {
             progress: self.trainer.progress.clone(),
             // Where the run lies is no part of what it is.
             config: Config { out: None, ..self.config.clone() },
-            vocabulary: self.subject.vocabulary.clone(),
+            vocabulary: self.subject.names.vocabulary.clone(),
+            labels: self.subject.names.labels.clone(),
             data: self.subject.fingerprint.clone(),
             base: self.base.clone(),
             device: self.device.name().into(),
@@ -309,7 +311,7 @@ impl<'a> Run<'a> {
         report.wall_seconds = start.elapsed().as_secs_f64();
         report.write(&self.out.join("report.json"))?;
         let Run { trainer, subject, history, device, .. } = self;
-        let vocabulary = subject.vocabulary.clone();
+        let vocabulary = subject.names.vocabulary.clone();
         Ok(Trained { model: trainer.model, vocabulary, report, history, device: device.clone(), profile })
     }
 }
