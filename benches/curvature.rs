@@ -33,7 +33,7 @@ impl Problem {
         let token = |i: usize| ((i * 7919) % VOCABULARY) as u32;
         let ids = (0..BATCH * TIME).map(token).collect();
         let targets = (1..=BATCH * TIME).map(token).collect();
-        let sample = Sample::new(vec![Batch { ids, targets, context: TIME }]);
+        let sample = Sample::new(vec![Batch { ids, targets, context: TIME, ..Batch::default() }]);
         let survey = Survey { samples: 1, ..Survey::default() };
         Problem { directions: directions(&model), model, sample, survey }
     }

@@ -30,7 +30,7 @@ impl Training {
         let config = Config { resample: Some(8), ..config }.resolved().expect("a valid configuration");
         let sizes = config.model(VOCABULARY);
         let mut model = Model::new(&sizes, Seed(1), &Device::cpu()).expect("a valid configuration");
-        config.adapt(&mut model, Start::default()).expect("layers that can be adapted");
+        config.adapt(&mut model, Start::default(), &[]).expect("layers that can be adapted");
         let optimizer = config.optimizer(&mut model).expect("a valid configuration");
         let (times, changes) = (Vec::new(), Vec::new());
         Training { name: variant.name, model, optimizer, step: 0, resample: 8, times, changes }

@@ -1,28 +1,48 @@
 //! Windows of a text: at random places for training, one after the other for validation.
 
+use super::order::below;
 use crate::device::Device;
 use crate::rng::Seed;
 use crate::tensor::Tensor;
-use rand::Rng;
 
 /// A target that counts neither in a loss nor in its mean.
 pub const IGNORED: u32 = u32::MAX;
 
-/// Windows of a text and, at each place, the token that follows.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Rows of tokens and what is to be foretold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// Tokens, [windows, context].
+    /// Tokens, [rows, context].
     pub ids: Vec<u32>,
-    /// The token after each; [`IGNORED`] where a window reaches past the text. [windows, context].
+    /// The token after each [rows, context], the tokens that were at `places`, or the class of each row `[rows]`;
+    /// [`IGNORED`] where there is none.
     pub targets: Vec<u32>,
-    /// Tokens in a window.
+    /// Tokens in a row.
     pub context: usize,
+    /// Which segment each token is in [rows, context], where that is told apart.
+    pub segments: Option<Vec<u32>>,
+    /// 1 for tokens and 0 where rows are filled up [rows, context], for models that see what is behind a token.
+    pub mask: Option<Vec<u32>>,
+    /// What the targets are about, as places row · context + token; the order of the rows, or all tokens, if none.
+    pub places: Option<Vec<u32>>,
 }
 
 impl Batch {
     fn new(context: usize, windows: usize) -> Batch {
         let room = context * windows;
-        Batch { ids: Vec::with_capacity(room), targets: Vec::with_capacity(room), context }
+        let (ids, targets) = (Vec::with_capacity(room), Vec::with_capacity(room));
+        Batch { ids, targets, context, ..Batch::default() }
+    }
+
+    /// Rows of tokens filled up to `context`, and the mask that says where; without targets.
+    pub(super) fn filled<'a>(rows: impl Iterator<Item = &'a [u32]>, context: usize) -> Batch {
+        let (mut ids, mut mask) = (Vec::new(), Vec::new());
+        for (row, tokens) in rows.enumerate() {
+            ids.extend_from_slice(tokens);
+            mask.resize(ids.len(), 1);
+            ids.resize((row + 1) * context, 0);
+            mask.resize(ids.len(), 0);
+        }
+        Batch { ids, mask: Some(mask), context, ..Batch::default() }
     }
 
     /// Adds the window that starts at `start`, filled up where the text ends.
@@ -35,6 +55,11 @@ impl Batch {
         self.targets.resize(full, IGNORED);
     }
 
+    /// How many rows there are.
+    pub fn rows(&self) -> usize {
+        self.ids.len() / self.context
+    }
+
     /// How many targets count.
     pub fn counted(&self) -> usize {
         counted(&self.targets)
@@ -45,10 +70,16 @@ impl Batch {
         counted(&self.targets[window * self.context..][..self.context])
     }
 
-    /// Tokens and targets on a device, both [windows, context].
+    /// Tokens and targets on a device, tokens [rows, context].
     pub fn upload(&self, device: &Device) -> (Tensor, Tensor) {
-        let shape = [self.ids.len() / self.context, self.context];
-        (Tensor::new(&self.ids, shape, device), Tensor::new(&self.targets, shape, device))
+        let shape = [self.rows(), self.context];
+        let ids = Tensor::new(&self.ids, shape, device);
+        let each = self.targets.len() == self.ids.len() && self.places.is_none();
+        let targets = match each {
+            true => Tensor::new(&self.targets, shape, device),
+            false => Tensor::new(&self.targets, [self.targets.len()], device),
+        };
+        (ids, targets)
     }
 }
 
@@ -59,12 +90,11 @@ fn counted(targets: &[u32]) -> usize {
 /// `windows` windows at random places of `text`, a function of the seed alone: fold the step and its part in first.
 /// The text must be longer than `context`.
 pub fn training_batch(text: &[u32], context: usize, windows: usize, seed: Seed) -> Batch {
-    let places = (text.len() - context) as u128;
+    let places = text.len() - context;
     let mut stream = seed.stream();
     let mut batch = Batch::new(context, windows);
     for _ in 0..windows {
-        // The high word of a product: uniform to within 2⁻⁶⁴ of the number of places.
-        batch.push(text, ((stream.next_u64() as u128 * places) >> 64) as usize);
+        batch.push(text, below(places, &mut stream));
     }
     batch
 }

@@ -25,27 +25,37 @@ impl Corpus {
             return Err(Error::Data { path: origin.into(), problem: "the text is empty".into() });
         }
         let vocabulary = Vocabulary::of(text);
-        let mut train = vocabulary.encode(text)?;
-        let validation = train.split_off(train.len() - train.len() / HELD_BACK);
+        let [train, validation] = cut(vocabulary.encode(text)?);
         Ok(Corpus { vocabulary, train, validation })
     }
 
-    /// Checks that both parts hold a window of `context` tokens and the one after it; says what to do if not.
+    /// Checks that both parts are [long enough](long_enough).
     pub fn check(&self, context: usize, origin: &Path) -> Result<()> {
-        let shortest = self.train.len().min(self.validation.len());
-        if shortest > context {
-            return Ok(());
-        }
-        let tokens = self.train.len() + self.validation.len();
-        let way_out = match shortest {
-            0 | 1 => format!("give it a text of at least {} tokens", 2 * HELD_BACK),
-            _ => format!("take a longer text, or a context of at most {}", shortest - 1),
-        };
-        let problem = format!(
-            "too short: {tokens} tokens, {shortest} of them held back for validation, where a context of {context} \
-             needs {}; {way_out}",
-            context + 1
-        );
-        Err(Error::Data { path: origin.into(), problem })
+        long_enough([&self.train, &self.validation], context, origin)
     }
+}
+
+/// Tokens to learn from, and the last tenth, held back.
+pub fn cut(mut tokens: Vec<u32>) -> [Vec<u32>; 2] {
+    let validation = tokens.split_off(tokens.len() - tokens.len() / HELD_BACK);
+    [tokens, validation]
+}
+
+/// Checks that both parts hold a window of `context` tokens and the one after it; says what to do if not.
+pub fn long_enough(parts: [&[u32]; 2], context: usize, origin: &Path) -> Result<()> {
+    let shortest = parts[0].len().min(parts[1].len());
+    if shortest > context {
+        return Ok(());
+    }
+    let tokens = parts[0].len() + parts[1].len();
+    let way_out = match shortest {
+        0 | 1 => format!("give it a text of at least {} tokens", 2 * HELD_BACK),
+        _ => format!("take a longer text, or a context of at most {}", shortest - 1),
+    };
+    let problem = format!(
+        "too short: {tokens} tokens, {shortest} of them held back for validation, where a context of {context} \
+         needs {}; {way_out}",
+        context + 1
+    );
+    Err(Error::Data { path: origin.into(), problem })
 }

@@ -5,7 +5,7 @@ use super::{Batch, Buckets, Example, IGNORED};
 use crate::rng::Seed;
 
 /// Batches are filled up to a multiple of this many tokens, so that a run has few shapes.
-const WIDTH: usize = 32;
+pub(super) const WIDTH: usize = 32;
 
 /// How examples are laid out in the rows of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +108,7 @@ impl Batches {
 
     fn padded<'a>(&self, examples: impl Iterator<Item = &'a Example> + Clone) -> Batch {
         let longest = examples.clone().map(|example| example.ids.len() - 1).max().unwrap_or(0);
-        let mut batch = Batch { ids: Vec::new(), targets: Vec::new(), context: self.width(longest) };
+        let mut batch = Batch { context: self.width(longest), ..Batch::default() };
         for (row, example) in examples.enumerate() {
             read(example, 0..example.ids.len() - 1, &mut batch);
             fill(&mut batch, (row + 1) * self.width(longest));
@@ -130,7 +130,7 @@ impl Batches {
         let size = self.rows * self.max_length;
         let start = (index % per_epoch) as usize * size;
         let end = self.tokens().min(start + size);
-        let mut batch = Batch { ids: Vec::new(), targets: Vec::new(), context: self.max_length };
+        let mut batch = Batch { context: self.max_length, ..Batch::default() };
         // The example in which the batch starts, and all that start before its end.
         let first = line.starts.partition_point(|&at| at <= start) - 1;
         for (&number, &at) in line.order[first..].iter().zip(&line.starts[first..]).take_while(|(_, at)| **at < end) {

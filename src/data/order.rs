@@ -1,6 +1,6 @@
 //! The order in which examples are seen: a function of (seed, epoch), never of what was drawn before.
 
-use crate::rng::Seed;
+use crate::rng::{Seed, Stream};
 use rand::Rng;
 use std::sync::{Arc, Mutex};
 
@@ -17,9 +17,13 @@ pub fn permutation(count: usize, seed: Seed) -> Vec<u32> {
 fn shuffle<T>(items: &mut [T], seed: Seed) {
     let mut stream = seed.stream();
     for last in (1..items.len()).rev() {
-        // The high word of a product: uniform to within 2⁻⁶⁴ of the number of places.
-        items.swap(last, ((stream.next_u64() as u128 * (last as u128 + 1)) >> 64) as usize);
+        items.swap(last, below(last + 1, &mut stream));
     }
+}
+
+/// A number below `end`: the high word of a product, uniform to within 2⁻⁶⁴ of `end`.
+pub(super) fn below(end: usize, stream: &mut Stream) -> usize {
+    ((stream.next_u64() as u128 * end as u128) >> 64) as usize
 }
 
 /// Which examples go into which batch, so that those of a batch are about equally long. In every epoch each example is in

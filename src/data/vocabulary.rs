@@ -1,8 +1,9 @@
 //! What a token stands for.
 
+use super::Specials;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// A text of at most this many distinct characters is learnt by character.
@@ -67,28 +68,34 @@ impl Vocabulary {
     }
 
     /// The same as a `tokenizer.json`, which the `tokenizers` library of Hugging Face reads: one word for each
-    /// character, or one for each byte by its stand-in.
-    pub fn to_hugging_face(&self) -> serde_json::Value {
+    /// character, or one for each byte by its stand-in; special tokens before them, if there are to be some.
+    pub fn to_hugging_face(&self, specials: Option<&Specials>) -> Value {
+        let first = specials.map_or(0, |specials| specials.names.len());
         let byte_level =
             json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
+        let special = specials.iter().flat_map(|specials| specials.names).map(str::to_string).zip(0..);
         let (before, decoder, model) = match self {
             Vocabulary::Characters(characters) => {
-                let words: BTreeMap<String, usize> = characters.iter().map(char::to_string).zip(0..).collect();
+                let words = special.chain(characters.iter().map(char::to_string).zip(first..));
+                let words: BTreeMap<String, usize> = words.collect();
                 let one_each = json!({"Regex": "[\\s\\S]"});
+                let unknown = specials.map_or("<unk>", |specials| specials.unknown);
                 (
                     json!({"type": "Split", "pattern": one_each, "behavior": "Isolated", "invert": false}),
                     json!({"type": "Fuse"}),
-                    json!({"type": "WordLevel", "vocab": words, "unk_token": "<unk>"}),
+                    json!({"type": "WordLevel", "vocab": words, "unk_token": unknown}),
                 )
             }
             Vocabulary::Bytes => {
-                let words: BTreeMap<String, u8> = (0..=255).map(|byte| (stand_in(byte).to_string(), byte)).collect();
+                let words = special.chain((0..=255).map(|byte| stand_in(byte).to_string()).zip(first..));
+                let words: BTreeMap<String, usize> = words.collect();
                 (byte_level.clone(), byte_level, json!({"type": "BPE", "vocab": words, "merges": []}))
             }
         };
         json!({
-            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
-            "pre_tokenizer": before, "post_processor": null, "decoder": decoder, "model": model,
+            "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "pre_tokenizer": before,
+            "added_tokens": specials.map_or_else(Vec::new, Specials::added),
+            "post_processor": specials.map(Specials::frame), "decoder": decoder, "model": model,
         })
     }
 }

@@ -37,7 +37,7 @@ pub use hadamard::{Hadamard, hadamard};
 pub use lora::Lora;
 pub use merge::{Keep, bake, merge, unmerge};
 pub use moments::{Moments, moments};
-pub use names::{ALL, ALL_LINEAR, chosen, each, others};
+pub use names::{ALL, ALL_LINEAR, chosen, each, is_head, others};
 pub use optimizers::{Subspaces, apollo, apollo_mini, compressed_adam, flora, galore};
 pub use plus::LoraPlus;
 pub use projection::{Basis, Projection};

@@ -10,8 +10,11 @@ pub const ALL_LINEAR: &str = "all-linear";
 /// All layers, embeddings and head with them.
 pub const ALL: &str = "all";
 
-/// What a head with weights of its own is called.
-const HEAD: &str = "lm_head";
+/// Whether what lies at this path makes the logits, with weights of its own: over tokens `lm_head`, over classes `score` or
+/// `classifier`, which in a RoBERTa has two maps.
+pub fn is_head(path: &str) -> bool {
+    means("lm_head", path) || matches!(path, "score" | "classifier") || path.starts_with("classifier.")
+}
 
 /// A linear map's place in a model.
 #[derive(Clone, Debug)]
@@ -29,7 +32,7 @@ impl Place {
     pub fn is_meant(&self, name: &str) -> bool {
         match name {
             ALL => true,
-            ALL_LINEAR => !self.embedding && !means(HEAD, &self.path),
+            ALL_LINEAR => !self.embedding && !is_head(&self.path),
             name => means(name, &self.path),
         }
     }
@@ -95,6 +98,10 @@ mod tests {
         let place = |path: &str, embedding| Place { path: path.into(), embedding };
         assert!(place("h.0.mlp.c_fc", false).is_meant("all-linear"));
         assert!(!place("table", true).is_meant("all-linear") && place("table", true).is_meant("table"));
-        assert!(!place("lm_head", false).is_meant("all-linear"));
+        for (path, meant) in
+            [("lm_head", false), ("score", false), ("classifier.dense", false), ("lm_head.dense", true)]
+        {
+            assert_eq!(place(path, false).is_meant("all-linear"), meant, "{path}");
+        }
     }
 }

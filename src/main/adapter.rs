@@ -2,15 +2,22 @@
 
 use crate::args::{Adapter, Look};
 use eckart::io::{hub, peft};
-use eckart::{Device, Error, Result};
+use eckart::nn::ModelConfig;
+use eckart::{Device, Error, Result, Seed};
 use std::process::ExitCode;
 
 pub fn run(args: &Adapter) -> Result<ExitCode> {
     match &args.look {
         Look::Show { adapter } => show(&peft::open(adapter)?),
         Look::Check { adapter, model } => {
-            let model = model.as_ref().map(|folder| hub::open(folder, Some(1), &Device::null())).transpose()?;
-            let faults = peft::open(adapter)?.check(model.as_ref());
+            let opened = peft::open(adapter)?;
+            let model = model.as_ref().map(|folder| {
+                let sizes = hub::read_config(folder, 1)?;
+                // A classifier may be the adapter's alone.
+                let sizes = ModelConfig { labels: opened.classes().or(sizes.labels.clone()), ..sizes };
+                hub::load_with_head(folder, &sizes, Seed(0), &Device::null()).map(|(model, _)| model)
+            });
+            let faults = opened.check(model.transpose()?.as_ref());
             match faults.is_empty() {
                 true => println!("nothing is wrong with {}", adapter.display()),
                 false => {

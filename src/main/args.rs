@@ -39,7 +39,7 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Train a small GPT or Llama on a text
+    /// Train a small GPT, Llama, BERT or RoBERTa on a text
     Train(Train),
     /// Fine-tune a model in Hugging Face's layout: an adapter that PEFT reads, or a whole model
     Finetune(Box<Finetune>),
@@ -47,7 +47,8 @@ pub enum Command {
     Allocate(Box<Allocate>),
     /// Say how curved a model's loss is: traces by layer, largest eigenvalues, spectral density
     Curvature(Curvature),
-    /// Say what a model, perhaps with an adapter, makes of text that it did not learn from
+    /// Say what a model, perhaps with an adapter, makes of text that it did not learn from: loss and perplexity, or of a
+    /// classifier loss, accuracy, F1 and Matthews' correlation
     Eval(Eval),
     /// Make an adapter a part of its model
     Merge(Merge),
@@ -221,6 +222,12 @@ pub struct Eval {
     /// Count completions and last answers alone
     #[arg(long)]
     pub mask_prompt: bool,
+    /// Columns of a table for a classifier, text,label or text,text,label; found by usual names without it
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub columns: Option<Vec<String>>,
+    /// What hiding tokens from an encoder is a function of
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
     /// auto, cpu, gpu or a device's name
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub device: String,
@@ -353,10 +360,13 @@ pub struct Settings {
     /// Text to learn; without it, this program's own source and documents
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
+    /// Tokens are those of a published tokenizer, a folder, a tokenizer.json or a vocab.txt, instead of characters or bytes
+    #[arg(long, value_name = "PATH")]
+    tokenizer: Option<PathBuf>,
     /// Tokens in a window
     #[arg(long, value_name = "N")]
     context: Option<usize>,
-    /// gpt2 or llama
+    /// gpt2, llama, or of encoders, which learn by hidden tokens, bert or roberta
     #[arg(long, value_parser = word::<Arch>)]
     arch: Option<Arch>,
     /// Blocks
@@ -414,7 +424,7 @@ impl Settings {
 
     fn apply(&self, config: &mut Config) {
         self.common.apply(config);
-        set!(self, config: data, context, arch, layers, heads, width, optimizer, adapter, embedding_lr, resample);
+        set!(self, config: data, tokenizer, context, arch, layers, heads, width, optimizer, adapter, embedding_lr, resample);
         set!(self, config: projection, momentum_transfer, lift, dropout);
     }
 }

@@ -5,7 +5,7 @@ use eckart::data::Tokenizer;
 use eckart::io::{hub, peft};
 use eckart::lowrank::{Keep, bake, merge};
 use eckart::nn::{Model, ModelConfig};
-use eckart::{Device, Error, Result};
+use eckart::{Device, Error, Result, Seed};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -74,12 +74,17 @@ impl Choice {
 }
 
 impl Base {
-    /// Sizes, with the longest context that there can be up to `most` tokens.
+    /// Sizes, with the longest context that there can be up to `most` tokens, and the classes of an adapter's classifier.
     pub fn sizes(&self, most: usize) -> Result<ModelConfig> {
-        hub::read_config(&self.model, most)
+        let mut sizes = hub::read_config(&self.model, most)?;
+        for adapter in self.adapter.iter().filter(|adapter| adapter.name.is_none()) {
+            sizes.labels = peft::open(&adapter.folder)?.classes().or(sizes.labels);
+        }
+        Ok(sizes)
     }
 
-    /// A model of these sizes with all adapters merged in, which must have no names.
+    /// A model of these sizes with all adapters merged in, which must have no names. A head that its files lack has to be in
+    /// one of them.
     pub fn open(&self, sizes: &ModelConfig, device: &Device) -> Result<Model> {
         if let Some(name) = self.adapter.iter().find_map(|adapter| adapter.name.as_ref()) {
             return Err(Error::Config(format!(
@@ -106,11 +111,16 @@ impl Base {
     }
 
     fn merged(&self, sizes: &ModelConfig, device: &Device) -> Result<Model> {
-        let mut model = hub::load(&self.model, sizes, device)?;
+        let (mut model, mut fresh) = hub::load_with_head(&self.model, sizes, Seed(0), device)?;
         for adapter in self.adapter.iter().filter(|adapter| adapter.name.is_none()) {
-            peft::open(&adapter.folder)?.put_on(&mut model)?;
+            let placed = peft::open(&adapter.folder)?.put_on(&mut model)?;
+            fresh.retain(|path| !placed.whole.contains(path));
             merge(&mut model, Keep::Nothing, true)?;
             bake(&mut model);
+        }
+        if !fresh.is_empty() {
+            let problem = format!("lacks {}, and no adapter has it", fresh.join(", "));
+            return Err(Error::Data { path: self.model.clone(), problem });
         }
         Ok(model)
     }

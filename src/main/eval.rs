@@ -2,9 +2,8 @@
 
 use crate::args;
 use crate::base::{BASE, Choice};
-use eckart::data::{Batches, Dataset, Examples, Layout, Reading, Tokenizer};
 use eckart::nn::Model;
-use eckart::train::{Evaluation, evaluate, evaluate_each};
+use eckart::train::{Evaluation, Exam, Figures, Questions, Scores, evaluate, evaluate_each};
 use eckart::{Device, Error, Result};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -14,46 +13,59 @@ use std::process::ExitCode;
 pub fn run(args: &args::Eval) -> Result<ExitCode> {
     let tokenizer = args.base.tokenizer()?;
     let sizes = args.base.sizes(args.max_length)?;
-    let reading = Reading { max_length: sizes.context, mask_prompt: args.mask_prompt };
-    let examples = held_out(&args.data, &tokenizer, reading)?;
-    let truncated = examples.truncated;
+    let (mask_prompt, columns) = (args.mask_prompt, args.columns.clone());
+    let questions = Questions { mask_prompt, columns, batch: args.batch, seed: args.seed };
+    let exam = questions.read(&args.data, &tokenizer, &sizes)?;
     let device = Device::by_name(&args.device)?;
+    let truncated = exam.truncated;
     // In a worker of the pool, because every fork from outside would first have to wake one.
     let (all, parts) = rayon::scope(|_| {
         let (model, choice) = args.base.open_to_choose(&sizes, &device)?;
-        let numbers = choice.numbers(&examples, &args.data)?;
-        let batches = Batches::new(examples.examples, args.batch, reading.max_length, Layout::Padded);
-        found(&model, &choice, &batches, &numbers, args.batch)
+        let numbers = choice.numbers(&exam, &args.data)?;
+        found(&model, &choice, exam, &numbers, args.batch)
     })?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&as_json(&all, &parts)).expect("plain data"));
         return Ok(ExitCode::SUCCESS);
     }
     if truncated > 0 {
-        eprintln!("{truncated} examples were cut to {} tokens", reading.max_length);
+        eprintln!("{truncated} examples were cut to {} tokens", sizes.context);
     }
-    parts.iter().for_each(|(name, part)| println!("{name}: {}", words(part)));
-    println!("{}{}", if parts.is_empty() { "" } else { "all: " }, words(&all));
+    let labels = sizes.labels.as_deref().unwrap_or_default();
+    parts.iter().for_each(|(name, part)| println!("{name}: {}", in_words(part, labels)));
+    println!("{}{}", if parts.is_empty() { "" } else { "all: " }, in_words(&all, labels));
     Ok(ExitCode::SUCCESS)
 }
 
-/// A file; of a folder the part for tests, else the one for validation.
-fn held_out(path: &Path, tokenizer: &Tokenizer, reading: Reading) -> Result<Examples> {
-    if path.is_file() {
-        return Examples::read(path, tokenizer, reading);
+fn in_words(found: &Evaluation, labels: &[String]) -> String {
+    let loss = found.loss;
+    match &found.figures {
+        Figures::Tokens { perplexity, tokens } => {
+            format!("loss {loss:.5} nats a token, perplexity {perplexity:.3}, {tokens} tokens")
+        }
+        Figures::Classes(Scores { examples, accuracy, f1, matthews, .. }) => {
+            let of = match labels {
+                [_, second] => format!("F1 of {second}"),
+                _ => "macro F1".into(),
+            };
+            format!(
+                "loss {loss:.5} nats a text, accuracy {accuracy:.4}, {of} {f1:.4}, Matthews {matthews:.4}, {examples} texts"
+            )
+        }
     }
-    let set = Dataset::open(path, tokenizer, reading)?;
-    Ok(set.test.unwrap_or(set.validation))
 }
 
 impl Choice {
     /// The number of the adapter that each example is read by; the model itself where a line names none.
-    fn numbers(&self, examples: &Examples, data: &Path) -> Result<Vec<u32>> {
-        if self.is_empty() {
-            return Ok(Vec::new());
-        }
+    fn numbers(&self, exam: &Exam, data: &Path) -> Result<Vec<u32>> {
+        let Some(first) = self.names().first() else { return Ok(Vec::new()) };
+        let Some(named) = &exam.adapters else {
+            let problem =
+                format!("adapter {first}=…: only lines for a model that writes text name adapters: give DIR alone");
+            return Err(Error::Config(problem));
+        };
         let number = |name: &Option<String>| self.number(name.as_deref().unwrap_or(BASE));
-        let numbers: Result<Vec<u32>> = examples.adapters.iter().map(number).collect();
+        let numbers: Result<Vec<u32>> = named.iter().map(number).collect();
         numbers.map_err(|error| Error::Data { path: data.into(), problem: error.to_string() })
     }
 }
@@ -61,13 +73,13 @@ impl Choice {
 /// The figures of all, and of each adapter by its name.
 type Found = (Evaluation, BTreeMap<String, Evaluation>);
 
-fn found(model: &Model, choice: &Choice, batches: &Batches, numbers: &[u32], rows: usize) -> Result<Found> {
-    let validation = batches.validation(rows);
+fn found(model: &Model, choice: &Choice, exam: Exam, numbers: &[u32], rows: usize) -> Result<Found> {
+    let batches = exam.batches.into_iter();
     if choice.is_empty() {
-        let all = evaluate(model, validation)?;
+        let all = evaluate(model, batches)?;
         return Ok((all.expect("only the null device has no numbers"), BTreeMap::new()));
     }
-    let parts = evaluate_each(model, validation.zip(numbers.chunks(rows).map(<[u32]>::to_vec)))?;
+    let parts = evaluate_each(model, batches.zip(numbers.chunks(rows).map(<[u32]>::to_vec)))?;
     let all = Evaluation::of_all(parts.values());
     Ok((all, parts.into_iter().map(|(number, part)| (choice.name(number).to_owned(), part)).collect()))
 }
@@ -78,8 +90,4 @@ fn as_json(all: &Evaluation, parts: &BTreeMap<String, Evaluation>) -> Value {
         object["adapters"] = json!(parts);
     }
     object
-}
-
-fn words(found: &Evaluation) -> String {
-    format!("loss {:.5} nats a token, perplexity {:.3}, {} tokens", found.loss, found.perplexity, found.tokens)
 }

@@ -30,20 +30,24 @@ pub fn run(args: &args::Generate) -> Result<ExitCode> {
 
 fn from_checkpoint(args: &args::Generate, from: &Checkpoint, sampling: Sampling, device: &Device) -> Result<()> {
     let model = from.model(device)?;
+    model.config().check_writes()?;
     if let Some(vocabulary) = &from.state.vocabulary {
         for prompt in texts(args) {
             println!("{}", write(&model, vocabulary, prompt, args.tokens, sampling)?);
         }
         return Ok(());
     }
-    let folder = from.state.config.model.as_deref().expect("what has no vocabulary began with files");
-    let tokenizer = Tokenizer::open(folder)?;
+    let config = &from.state.config;
+    let folder = config.model.as_deref().or(config.tokenizer.as_deref());
+    let tokenizer = Tokenizer::open(folder.expect("what has no vocabulary has a tokenizer"))?;
     answer(&model, &tokenizer, &texts(args).into_iter().map(|text| (text, None)).collect::<Vec<_>>(), args, sampling)
 }
 
 fn from_files(args: &args::Generate, base: &Base, sampling: Sampling, device: &Device) -> Result<()> {
+    let sizes = base.sizes(usize::MAX)?;
+    sizes.check_writes()?;
     let tokenizer = base.tokenizer()?;
-    let (model, choice) = base.open_to_choose(&base.sizes(usize::MAX)?, device)?;
+    let (model, choice) = base.open_to_choose(&sizes, device)?;
     answer(&model, &tokenizer, &pairs(args, &choice)?, args, sampling)
 }
 

@@ -40,7 +40,7 @@ pub fn every(settings: &args::Settings, every: &args::Every) -> Result<Vec<Plann
     let config = settings.config(false)?;
     let sizes = match model(every)? {
         Some(sizes) => sizes,
-        None => config.sizes(subject(&config)?.vocabulary.as_ref())?,
+        None => config.sizes(&subject(&config)?.names)?,
     };
     plan_all(&config, &sizes, &every.ranks)
 }

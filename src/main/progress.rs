@@ -49,7 +49,8 @@ impl Progress {
     fn validation(&self, metrics: &Metrics) {
         if let Some(validation) = metrics.val_loss {
             let loss = metrics.loss.map_or("none".into(), |loss| format!("{loss:.3}"));
-            self.say(format!("step {}: loss {loss}, validation {validation:.3}", metrics.step));
+            let accuracy = metrics.val_accuracy.map_or(String::new(), |part| format!(", accuracy {part:.4}"));
+            self.say(format!("step {}: loss {loss}, validation {validation:.3}{accuracy}", metrics.step));
         }
     }
 

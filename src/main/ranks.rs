@@ -45,7 +45,7 @@ pub fn choose(config: &Config, flags: &Flags) -> Result<Chosen> {
             "the published rule spends {times:.1} times the budget: its ranks add up to it, not their cost"
         ));
     }
-    let model = config.sizes(subject.vocabulary.as_ref())?;
+    let model = config.sizes(&subject.names)?;
     Ok(Chosen { ranks, curves, traces, notes, model })
 }
 

@@ -61,7 +61,8 @@ fn sum_up(trained: &Trained) -> Result<()> {
     let report = &trained.report;
     let seed = Seed(report.seed);
     let sampling = Sampling { temperature: 0.8, top_k: None, seed };
-    if let Some(vocabulary) = &trained.vocabulary {
+    let writes = trained.model.config().check_writes().is_ok();
+    if let Some(vocabulary) = trained.vocabulary.as_ref().filter(|_| writes) {
         let sample = rayon::scope(|_| generate::write(&trained.model, vocabulary, None, SAMPLE, sampling))?;
         println!("sample:\n{sample}\n");
     }
@@ -74,8 +75,10 @@ pub fn figures(trained: &Trained) -> Result<()> {
     let mut columns = vec![("planned peak", report.planned_peak_bytes), ("measured peak", report.peak_bytes)];
     columns.extend(beside_adamw(&report.config, trained.model.config())?.map(|bytes| ("with AdamW", bytes)));
     println!("{}\n", table::memory(&columns));
-    if let (Some(loss), Some(perplexity)) = (report.val_loss, report.val_perplexity) {
-        println!("validation loss {loss:.3}, perplexity {perplexity:.2}");
+    match (report.val_loss, report.val_perplexity, report.val_accuracy) {
+        (Some(loss), Some(perplexity), _) => println!("validation loss {loss:.3}, perplexity {perplexity:.2}"),
+        (Some(loss), None, Some(accuracy)) => println!("validation loss {loss:.3}, accuracy {accuracy:.4}"),
+        _ => {}
     }
     println!("{:.0} tokens/s, {:.1} s", report.tokens_per_second, report.wall_seconds);
     if let Some(out) = &report.config.out {

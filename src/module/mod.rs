@@ -130,31 +130,46 @@ impl<M: Module> Module for Vec<M> {
     }
 }
 
-/// Implements [`Module`] for a struct: `module!(Block: ln_1, attn, ln_2, mlp)`. The paths are the fields' names.
+/// Implements [`Module`] for a struct: `module!(Block: ln_1, attn, ln_2, mlp)`. The paths are the fields' names, or what
+/// stands behind `as`: `module!(Block: attention as "attention.self", norm as "LayerNorm")`.
 #[macro_export]
 macro_rules! module {
-    ($name:ty: $($field:ident),* $(,)?) => {
+    (@path $field:ident) => {
+        stringify!($field)
+    };
+    (@path $field:ident $path:literal) => {
+        $path
+    };
+    ($name:ty: $($field:ident $(as $path:literal)?),* $(,)?) => {
         impl $crate::module::Module for $name {
             fn visit(
                 &self,
                 path: &$crate::module::Path,
                 see: &mut dyn FnMut(&$crate::module::Path, &$crate::module::Parameter),
             ) {
-                $($crate::module::Module::visit(&self.$field, &path.join(stringify!($field)), see);)*
+                $($crate::module::Module::visit(&self.$field, &path.join($crate::module!(@path $field $($path)?)), see);)*
             }
             fn visit_mut<'a>(
                 &'a mut self,
                 path: &$crate::module::Path,
                 see: &mut dyn FnMut(&$crate::module::Path, &'a mut $crate::module::Parameter),
             ) {
-                $($crate::module::Module::visit_mut(&mut self.$field, &path.join(stringify!($field)), see);)*
+                $($crate::module::Module::visit_mut(
+                    &mut self.$field,
+                    &path.join($crate::module!(@path $field $($path)?)),
+                    see,
+                );)*
             }
             fn visit_maps(
                 &mut self,
                 path: &$crate::module::Path,
                 see: &mut dyn FnMut(&$crate::module::Path, &mut $crate::module::LinearMap),
             ) {
-                $($crate::module::Module::visit_maps(&mut self.$field, &path.join(stringify!($field)), see);)*
+                $($crate::module::Module::visit_maps(
+                    &mut self.$field,
+                    &path.join($crate::module!(@path $field $($path)?)),
+                    see,
+                );)*
             }
         }
     };

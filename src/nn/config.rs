@@ -1,6 +1,7 @@
 //! What a model is made of, in numbers.
 
 use super::rope::RopeScaling;
+use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -13,6 +14,32 @@ pub enum Arch {
     /// RMS norm, rotary positions, grouped heads, SwiGLU, no biases (Touvron et al. 2023). Mistral, Qwen2 and Qwen3 are of
     /// this family, with the biases and norms that [`ModelConfig`] gives them.
     Llama,
+    /// An encoder: attention in both directions, norms behind each sum, learnt positions, token types, biases everywhere
+    /// (Devlin et al. 2019).
+    Bert,
+    /// The same with positions that begin behind the padding token's number and another head (Liu et al. 2019).
+    Roberta,
+}
+
+impl Arch {
+    /// Whether a token sees those behind it too, so that the model learns by masking.
+    pub fn is_encoder(self) -> bool {
+        matches!(self, Arch::Bert | Arch::Roberta)
+    }
+}
+
+/// What lies between the two maps of an encoder's MLP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activation {
+    /// x Φ(x).
+    #[default]
+    Gelu,
+    /// Its form with tanh.
+    #[serde(rename = "gelu-tanh")]
+    GeluTanh,
+    /// max(x, 0).
+    Relu,
 }
 
 /// Which projections of a Llama's attention have a bias.
@@ -75,6 +102,18 @@ pub struct ModelConfig {
     /// How the rotary frequencies are changed for longer contexts.
     #[serde(default)]
     pub rope_scaling: RopeScaling,
+    /// What an encoder's MLP has between its maps.
+    #[serde(default)]
+    pub activation: Activation,
+    /// Kinds of tokens that an encoder tells apart: the segments of a pair.
+    #[serde(default = "one")]
+    pub segments: usize,
+    /// The token that fills rows up, if there is one. A RoBERTa's positions begin behind its number.
+    #[serde(default)]
+    pub padding: Option<u32>,
+    /// Names of the classes of a model that classifies, at least two; none for a language model.
+    #[serde(default)]
+    pub labels: Option<Vec<String>>,
     /// Linear maps that are products of two thin ones, see [`Factored`](crate::lowrank::Factored): path and rank.
     #[serde(default)]
     pub ranks: BTreeMap<String, usize>,
@@ -84,15 +123,24 @@ fn yes() -> bool {
     true
 }
 
+fn one() -> usize {
+    1
+}
+
 impl ModelConfig {
-    /// The usual proportions: hidden 4 × width for GPT-2, 8/3 × width in multiples of 16 for Llama, with half as
+    /// The usual proportions: hidden 4 × width for all but Llama, 8/3 × width in multiples of 16 for Llama, with half as
     /// many key heads as query heads where that divides.
     pub fn new(arch: Arch, vocabulary: usize, context: usize, layers: usize, heads: usize, width: usize) -> Self {
         let (kv_heads, hidden) = match arch {
-            Arch::Gpt2 => (heads, 4 * width),
             Arch::Llama => {
                 (if heads.is_multiple_of(2) { heads / 2 } else { heads }, (8 * width).div_ceil(3).next_multiple_of(16))
             }
+            _ => (heads, 4 * width),
+        };
+        let (norm_epsilon, segments, padding) = match arch {
+            Arch::Bert => (1e-12, 2, Some(0)),
+            Arch::Roberta => (1e-5, 1, Some(1)),
+            _ => (1e-5, 1, None),
         };
         ModelConfig {
             arch,
@@ -106,13 +154,17 @@ impl ModelConfig {
             hidden,
             dropout: 0.0,
             rope_theta: 10_000.0,
-            norm_epsilon: 1e-5,
+            norm_epsilon,
             tied: true,
             head_dim: None,
             attention_bias: AttentionBias::None,
             mlp_bias: false,
             qk_norm: false,
             rope_scaling: RopeScaling::None,
+            activation: Activation::Gelu,
+            segments,
+            padding,
+            labels: None,
             ranks: BTreeMap::new(),
         }
     }
@@ -125,6 +177,21 @@ impl ModelConfig {
     /// Positions that the weights are for: at least `context`.
     pub fn positions(&self) -> usize {
         self.positions.unwrap_or(self.context)
+    }
+
+    /// Row of the table of positions that a sequence begins with.
+    pub fn first_position(&self) -> usize {
+        if self.arch == Arch::Roberta { self.padding.unwrap_or(1) as usize + 1 } else { 0 }
+    }
+
+    /// Fails for a model that cannot write text: one that sees what comes after a token, or that classifies.
+    pub fn check_writes(&self) -> Result<()> {
+        let kind = match (&self.labels, self.arch.is_encoder()) {
+            (Some(_), _) => "a classifier",
+            (None, true) => "an encoder, which sees a text from both sides",
+            (None, false) => return Ok(()),
+        };
+        Err(Error::Config(format!("this model is {kind}: it writes no text, take a causal language model")))
     }
 
     /// Rotary frequencies of the pairs of a head, in radians per position.

@@ -131,6 +131,7 @@ struct Sequence {
 
 impl Sequence {
     fn new(prompt: &[u32], config: &ModelConfig) -> Result<Sequence> {
+        config.check_writes()?;
         if prompt.is_empty() {
             return Err(Error::Config("an empty prompt: give at least one token to start from".into()));
         }
@@ -190,20 +191,22 @@ fn draw(logits: &[f32], sampling: Sampling, position: u64) -> u32 {
 }
 
 impl Model {
-    /// Logits after the last of `tokens`, which follow what `cache` holds.
+    /// Logits after the last of `tokens`, which follow what `cache` holds; an error for a model that writes no text.
     pub fn next(&self, tokens: &[u32], cache: &mut Cache) -> Result<Vec<f32>> {
         self.next_of_each(tokens, &mut [cache])
     }
 
     /// The same of several sequences, each with as many new tokens: one row of logits after the other.
     fn next_of_each(&self, tokens: &[u32], caches: &mut [&mut Cache]) -> Result<Vec<f32>> {
+        self.config().check_writes()?;
         let new = tokens.len() / caches.len();
         let ids = Tensor::new(tokens, [caches.len(), new], &self.device());
-        let hidden = match self {
-            Model::Gpt2(model, _) => model.continued(&ids, caches),
-            Model::Llama(model, _) => model.continued(&ids, caches),
+        let last = |hidden: Tensor| hidden.slice(1, new - 1, 1);
+        let logits = match self {
+            Model::Gpt2(model, _) => model.head(&last(model.continued(&ids, caches))),
+            Model::Llama(model, _) => model.head(&last(model.continued(&ids, caches))),
+            Model::Bert(..) => unreachable!("checked above"),
         };
-        let last = hidden.slice(1, new - 1, 1);
-        self.head(&last).cast(crate::DType::F32).to_vec()
+        logits.cast(crate::DType::F32).to_vec()
     }
 }

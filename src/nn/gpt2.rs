@@ -3,7 +3,7 @@
 
 use super::cache::{Cache, by_sequence};
 use super::config::ModelConfig;
-use super::layers::{LayerNorm, Linear, Pass, block, drop};
+use super::layers::{LayerNorm, Linear, Pass, block, drop, score};
 use crate::module::{LinearMap, normal};
 use crate::ops::attention::Attention;
 use crate::ops::dropout::Mask;
@@ -25,9 +25,11 @@ pub struct Gpt2 {
     pub h: Vec<Block>,
     /// Last norm.
     pub ln_f: LayerNorm,
+    /// Logits of classes, stored as [classes, width], in a model that classifies.
+    pub score: Option<LinearMap>,
     dropout: f64,
 }
-module!(Gpt2: wte, wpe, h, ln_f);
+module!(Gpt2: wte, wpe, h, ln_f, score);
 
 /// Attention and MLP, each added to the stream.
 #[derive(Clone, Debug)]
@@ -65,6 +67,7 @@ impl Gpt2 {
             wpe: LinearMap::embedding(normal(&[config.positions(), width], DEVIATION, seed.named("wpe"), device)),
             h: (0..config.layers).map(layer).collect(),
             ln_f: LayerNorm::new(width, epsilon, device),
+            score: score(config, seed, device),
             dropout: config.dropout,
         }
     }
@@ -89,10 +92,13 @@ impl Gpt2 {
         self.ln_f.apply(&x)
     }
 
-    /// Logits of hidden states, by the embedding's transpose.
+    /// Logits of hidden states: of classes if it classifies, else of tokens by the embedding's transpose.
     #[track_caller]
     pub fn head(&self, hidden: &Tensor) -> Tensor {
-        self.wte.apply_transposed(hidden)
+        match &self.score {
+            Some(score) => score.apply(hidden, None),
+            None => self.wte.apply_transposed(hidden),
+        }
     }
 
     /// Tokens from position `start` on: [batch, time] to [batch, time, width].

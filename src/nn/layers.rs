@@ -1,5 +1,6 @@
-//! Layers that both model families are built of.
+//! Layers that model families are built of.
 
+use super::config::ModelConfig;
 use crate::module;
 use crate::module::{LinearMap, Module, Parameter, Path, normal};
 use crate::ops::{dropout::Mask, rotary};
@@ -124,13 +125,12 @@ pub fn drop(x: Tensor, probability: f64, mask: Option<&Mask>, place: u64) -> Ten
     }
 }
 
-/// How a block runs in training: with a mask of its own, if there is dropout.
-type Run<B> = fn(&B, &Tensor, Option<&Mask>) -> Tensor;
-
-/// Runs block number `i`, or in a pass with recompute leaves it to be run again in backward.
-pub fn block<B>(block: &B, i: usize, x: Tensor, pass: &Pass, run: Run<B>) -> Tensor
+/// Runs block number `i`, or in a pass with recompute leaves it to be run again in backward. `run` is given a dropout mask
+/// for the block, if there is dropout; what else it holds must be constants.
+pub fn block<B, R>(block: &B, i: usize, x: Tensor, pass: &Pass, run: R) -> Tensor
 where
     B: Module + Clone + Send + Sync + 'static,
+    R: Fn(&B, &Tensor, Option<&Mask>) -> Tensor + Send + Sync + 'static,
 {
     let mask = pass.dropout.as_ref().map(|mask| mask.fold(i as u64));
     if !pass.recompute {
@@ -145,6 +145,12 @@ where
         run(&copy, &ins[0], mask.as_ref())
     };
     crate::autograd::checkpoint(segment, &ins.iter().collect::<Vec<_>>())
+}
+
+/// What a causal model that classifies makes of its last state: logits of classes, without a bias.
+pub fn score(config: &ModelConfig, seed: Seed, device: &Device) -> Option<LinearMap> {
+    let labels = config.labels.as_ref()?;
+    Some(LinearMap::transposed(normal(&[labels.len(), config.width], 0.02, seed.named("score"), device)))
 }
 
 /// Cosines and sines of rotary positions, [positions, frequencies, 2], computed in double precision, as a tensor that no

@@ -6,7 +6,7 @@
 
 use super::cache::{Cache, by_sequence};
 use super::config::{AttentionBias, ModelConfig};
-use super::layers::{Linear, Pass, RmsNorm, block, drop, rotary_table};
+use super::layers::{Linear, Pass, RmsNorm, block, drop, rotary_table, score};
 use crate::device::{Tag, tagged};
 use crate::module::{Dense, LinearMap, Module, Path, normal};
 use crate::ops::attention::Attention;
@@ -24,10 +24,12 @@ pub struct Llama {
     model: Body,
     /// Output head [vocabulary, width]; the embedding's transpose if none.
     lm_head: Option<LinearMap>,
+    /// Logits of classes, stored as [classes, width], in a model that classifies.
+    pub(super) score: Option<LinearMap>,
     rotary: Tensor,
     dropout: f64,
 }
-module!(Llama: model, lm_head);
+module!(Llama: model, lm_head, score);
 
 #[derive(Clone, Debug)]
 struct Body {
@@ -82,9 +84,13 @@ impl Llama {
             layers: (0..config.layers).map(layer).collect(),
             norm: RmsNorm::new(config.width, config.norm_epsilon, device),
         };
-        let head = || normal(&[config.vocabulary, config.width], DEVIATION, seed.named("lm_head"), device);
-        let lm_head = (!config.tied).then(|| LinearMap::transposed(head()));
-        Llama { model, lm_head, rotary, dropout: config.dropout }
+        let (lm_head, score) = (lm_head(config, seed, device), score(config, seed, device));
+        Llama { model, lm_head, score, rotary, dropout: config.dropout }
+    }
+
+    /// A head that is fresh, a function of the seed.
+    pub(super) fn renew_head(&mut self, config: &ModelConfig, seed: Seed, device: &Device) {
+        (self.lm_head, self.score) = (lm_head(config, seed, device), score(config, seed, device));
     }
 
     /// Gives the head a copy of the embedding; false where the embedding is not a plain table.
@@ -129,10 +135,10 @@ impl Llama {
         self.model.norm.apply(&x)
     }
 
-    /// Logits of hidden states, by the head or else the embedding's transpose.
+    /// Logits of hidden states: of classes if it classifies, else of tokens by the head or the embedding's transpose.
     #[track_caller]
     pub fn head(&self, hidden: &Tensor) -> Tensor {
-        match &self.lm_head {
+        match self.score.as_ref().or(self.lm_head.as_ref()) {
             Some(head) => head.apply(hidden, None),
             None => self.model.embed_tokens.apply_transposed(hidden),
         }
@@ -173,6 +179,12 @@ impl Block {
         let hidden = self.mlp.gate_proj.apply(&normed).silu() * self.mlp.up_proj.apply(&normed);
         &x + drop(self.mlp.down_proj.apply(&hidden), self.dropout, mask, 1)
     }
+}
+
+/// An output head with weights of its own, if it is to have one.
+fn lm_head(config: &ModelConfig, seed: Seed, device: &Device) -> Option<LinearMap> {
+    let head = || normal(&[config.vocabulary, config.width], DEVIATION, seed.named("lm_head"), device);
+    (!config.tied && config.labels.is_none()).then(|| LinearMap::transposed(head()))
 }
 
 /// Deviation of what writes into the stream.

@@ -1,20 +1,25 @@
 //! Layers and models.
 
+mod bert;
 mod cache;
 mod config;
+mod encoder_head;
 mod factors;
 mod generate;
 mod gpt2;
 mod hugging_face;
+mod inputs;
 mod layers;
 mod llama;
 mod rope;
 mod validate;
 
+pub use bert::Bert;
 pub use cache::Cache;
-pub use config::{Arch, AttentionBias, ModelConfig};
+pub use config::{Activation, Arch, AttentionBias, ModelConfig};
 pub use generate::{Prompt, Sampling, generate, generate_together, generate_while};
 pub use gpt2::Gpt2;
+pub use inputs::Inputs;
 pub use layers::{LayerNorm, Linear, Pass, RmsNorm};
 pub use llama::Llama;
 pub use rope::RopeScaling;
@@ -23,14 +28,17 @@ use crate::module::{LinearMap, Module, Parameter, Path};
 use crate::rng::Seed;
 use crate::tensor::Tensor;
 use crate::{DType, Device, Error, Result};
+use inputs::Reads;
 
-/// A language model of either family, with its configuration.
+/// A language model, or one that classifies, with its configuration.
 #[derive(Clone, Debug)]
 pub enum Model {
     /// GPT-2.
     Gpt2(Gpt2, ModelConfig),
     /// Llama.
     Llama(Llama, ModelConfig),
+    /// BERT or RoBERTa.
+    Bert(Box<Bert>, ModelConfig),
 }
 
 impl Model {
@@ -40,6 +48,7 @@ impl Model {
         let dense = match config.arch {
             Arch::Gpt2 => Model::Gpt2(Gpt2::new(config, seed, device), config.clone()),
             Arch::Llama => Model::Llama(Llama::new(config, seed, device), config.clone()),
+            Arch::Bert | Arch::Roberta => Model::Bert(Box::new(Bert::new(config, seed, device)), config.clone()),
         };
         dense.factored(seed)
     }
@@ -55,10 +64,19 @@ impl Model {
         Ok(model)
     }
 
+    /// Puts a fresh head in the place of its own, a function of the seed; one that is the embedding stays.
+    pub(crate) fn renew_head(&mut self, seed: Seed, device: &Device) {
+        match self {
+            Model::Gpt2(model, config) => model.score = layers::score(config, seed, device),
+            Model::Llama(model, config) => model.renew_head(config, seed, device),
+            Model::Bert(model, config) => model.head = encoder_head::Head::new(config, seed, device),
+        }
+    }
+
     /// What it is made of.
     pub fn config(&self) -> &ModelConfig {
         match self {
-            Model::Gpt2(_, config) | Model::Llama(_, config) => config,
+            Model::Gpt2(_, config) | Model::Llama(_, config) | Model::Bert(_, config) => config,
         }
     }
 
@@ -85,10 +103,13 @@ impl Model {
     /// Gives the output head weights of its own, a copy of the embedding's; a model that has them stays as it is. They
     /// train if the embedding does.
     ///
-    /// GPT-2's head is always its embedding: an error, as is an embedding with an adapter on it.
+    /// The head of a GPT-2 or an encoder is always its embedding: an error, as is an embedding with an adapter on it, and a
+    /// model that classifies.
     pub fn untie(&mut self) -> Result<()> {
         let problem = match self {
+            _ if self.config().labels.is_some() => "a model that classifies has no output head over tokens",
             Model::Gpt2(..) => "GPT-2's output head is its embedding, always",
+            Model::Bert(..) => "an encoder's output head is its embedding, always",
             Model::Llama(_, config) if !config.tied => return Ok(()),
             Model::Llama(model, config) => {
                 if model.untie() {
@@ -101,46 +122,52 @@ impl Model {
         Err(Error::Config(problem.into()))
     }
 
-    /// Logits of the next token at every position: ids [batch, time] u32 to [batch, time, vocabulary].
+    /// Logits of tokens: from ids [batch, time] u32 to [batch, time, vocabulary], of the next token at every position, or in
+    /// an encoder of the token itself. Of a model that classifies, [batch, classes]. Where [`Inputs::places`] are given,
+    /// [places, vocabulary] or [places, classes].
     #[track_caller]
-    pub fn logits(&self, ids: &Tensor, pass: &Pass) -> Tensor {
-        self.head(&match self {
-            Model::Gpt2(model, _) => model.hidden(ids, pass),
-            Model::Llama(model, _) => model.hidden(ids, pass),
-        })
-    }
-
-    /// Mean cross-entropy in nats per token, over targets [batch, time] that are not ignored.
-    #[track_caller]
-    pub fn loss(&self, ids: &Tensor, targets: &Tensor, pass: &Pass) -> Tensor {
-        self.logits(ids, pass).cross_entropy(targets)
-    }
-
-    fn head(&self, hidden: &Tensor) -> Tensor {
+    pub fn logits(&self, inputs: impl Into<Inputs>, pass: &Pass) -> Tensor {
+        let inputs = inputs.into();
+        let reads = if self.config().labels.is_some() { Reads::Last } else { Reads::All };
         match self {
-            Model::Gpt2(model, _) => model.head(hidden),
-            Model::Llama(model, _) => model.head(hidden),
+            Model::Gpt2(model, _) => model.head(&inputs.of(model.hidden(&inputs.ids, pass), reads)),
+            Model::Llama(model, _) => model.head(&inputs.of(model.hidden(&inputs.ids, pass), reads)),
+            Model::Bert(model, _) => model.logits(&inputs, pass),
+        }
+    }
+
+    /// Mean cross-entropy in nats per target, over targets that are not ignored: [batch, time], `[places]`, or of a model
+    /// that classifies `[batch]`.
+    #[track_caller]
+    pub fn loss(&self, inputs: impl Into<Inputs>, targets: &Tensor, pass: &Pass) -> Tensor {
+        self.logits(inputs, pass).cross_entropy(targets)
+    }
+
+    fn inner(&self) -> &dyn Module {
+        match self {
+            Model::Gpt2(model, _) => model,
+            Model::Llama(model, _) => model,
+            Model::Bert(model, _) => &**model,
+        }
+    }
+
+    fn inner_mut(&mut self) -> &mut dyn Module {
+        match self {
+            Model::Gpt2(model, _) => model,
+            Model::Llama(model, _) => model,
+            Model::Bert(model, _) => &mut **model,
         }
     }
 }
 
 impl Module for Model {
     fn visit(&self, path: &Path, see: &mut dyn FnMut(&Path, &Parameter)) {
-        match self {
-            Model::Gpt2(model, _) => model.visit(path, see),
-            Model::Llama(model, _) => model.visit(path, see),
-        }
+        self.inner().visit(path, see);
     }
     fn visit_mut<'a>(&'a mut self, path: &Path, see: &mut dyn FnMut(&Path, &'a mut Parameter)) {
-        match self {
-            Model::Gpt2(model, _) => model.visit_mut(path, see),
-            Model::Llama(model, _) => model.visit_mut(path, see),
-        }
+        self.inner_mut().visit_mut(path, see);
     }
     fn visit_maps(&mut self, path: &Path, see: &mut dyn FnMut(&Path, &mut LinearMap)) {
-        match self {
-            Model::Gpt2(model, _) => model.visit_maps(path, see),
-            Model::Llama(model, _) => model.visit_maps(path, see),
-        }
+        self.inner_mut().visit_maps(path, see);
     }
 }

@@ -19,6 +19,10 @@ impl ModelConfig {
         match self.arch {
             Arch::Gpt2 => self.check_gpt2()?,
             Arch::Llama => self.check_llama()?,
+            Arch::Bert | Arch::Roberta => self.check_encoder()?,
+        }
+        if let Some(labels) = self.labels.as_ref().filter(|labels| labels.len() < 2) {
+            return wrong(format!("{} labels: a classifier needs at least 2", labels.len()));
         }
         if !(0.0..1.0).contains(&self.dropout) {
             return wrong(format!("dropout {} is not in [0, 1)", self.dropout));
@@ -40,6 +44,7 @@ impl ModelConfig {
             ("hidden", self.hidden),
             ("head_dim", self.head_dim.unwrap_or(1)),
             ("positions", self.positions()),
+            ("segments", self.segments),
         ];
         if let Some((name, _)) = sizes.iter().find(|(_, size)| *size == 0) {
             return wrong(format!("{name} is 0: a model needs at least 1"));
@@ -64,7 +69,9 @@ impl ModelConfig {
             [self.vocabulary, self.positions(), self.layers, self.heads, self.width, self.hidden].map(|n| n as u128);
         let attention = heads * self.head_dim.map_or(width, |size| size as u128);
         let maps = 4 * (attention + 1) * (width + 1) + 3 * (hidden + 1) * (width + 1);
-        (2 * vocabulary + positions) * width + positions * attention + layers * (maps + 4 * width)
+        let rows = 2 * vocabulary + positions + self.first_position() as u128 + self.segments as u128;
+        let head = (width + 4 + self.labels.as_ref().map_or(0, Vec::len) as u128) * (width + 1);
+        rows * width + head + positions * attention + layers * (maps + 4 * width)
     }
 
     fn check_heads(&self) -> Result<()> {
@@ -74,22 +81,32 @@ impl ModelConfig {
                 self.width, self.heads
             ));
         }
-        if !self.heads.is_multiple_of(self.kv_heads) || (self.arch == Arch::Gpt2 && self.heads != self.kv_heads) {
+        if !self.heads.is_multiple_of(self.kv_heads) || (self.arch != Arch::Llama && self.heads != self.kv_heads) {
             return wrong(format!("kv_heads {} do not share out heads {}", self.kv_heads, self.heads));
         }
         Ok(())
     }
 
     fn check_gpt2(&self) -> Result<()> {
+        self.check_plain("GPT-2", self.tied)
+    }
+
+    fn check_encoder(&self) -> Result<()> {
+        self.check_plain("an encoder", self.tied || self.labels.is_some())
+    }
+
+    /// What only a Llama has.
+    fn check_plain(&self, name: &str, tied: bool) -> Result<()> {
         let others = [
-            ("tied is false: GPT-2's output head is its embedding", self.tied),
-            ("head_dim: GPT-2's is width / heads", self.head_dim.is_none()),
-            ("attention_bias: GPT-2's attention always has biases", self.attention_bias == AttentionBias::None),
-            ("mlp_bias: GPT-2's MLP always has biases", !self.mlp_bias),
-            ("qk_norm: GPT-2 has none", !self.qk_norm),
-            ("rope_scaling: GPT-2 has no rotary positions", self.rope_scaling == RopeScaling::None),
+            (tied, "tied is false", "'s output head is its embedding"),
+            (self.head_dim.is_none(), "head_dim", "'s is width / heads"),
+            (self.attention_bias == AttentionBias::None, "attention_bias", "'s attention always has biases"),
+            (!self.mlp_bias, "mlp_bias", "'s MLP always has biases"),
+            (!self.qk_norm, "qk_norm", " has none"),
+            (self.rope_scaling == RopeScaling::None, "rope_scaling", " has no rotary positions"),
         ];
-        others.iter().find(|(_, fits)| !fits).map_or(Ok(()), |(problem, _)| wrong((*problem).into()))
+        let other = others.iter().find(|(fits, ..)| !fits);
+        other.map_or(Ok(()), |(_, what, why)| wrong(format!("{what}: {name}{why}")))
     }
 
     fn check_llama(&self) -> Result<()> {
@@ -140,6 +157,11 @@ mod tests {
         refused(ModelConfig { attention_bias: qkv, ..gpt2.clone() }, "attention_bias");
         refused(ModelConfig { mlp_bias: true, ..gpt2.clone() }, "mlp_bias");
         refused(ModelConfig { qk_norm: true, ..gpt2.clone() }, "qk_norm");
-        refused(ModelConfig { rope_scaling: RopeScaling::Linear { factor: 2.0 }, ..gpt2 }, "rope_scaling");
+        refused(ModelConfig { rope_scaling: RopeScaling::Linear { factor: 2.0 }, ..gpt2.clone() }, "rope_scaling");
+        refused(ModelConfig { labels: Some(vec!["one".into()]), ..gpt2 }, "1 labels");
+        let bert = ModelConfig::new(Arch::Bert, 9, 8, 2, 2, 8);
+        refused(ModelConfig { tied: false, ..bert.clone() }, "tied is false: an encoder's output head");
+        refused(ModelConfig { segments: 0, ..bert.clone() }, "segments is 0");
+        refused(ModelConfig { kv_heads: 1, ..bert }, "kv_heads");
     }
 }

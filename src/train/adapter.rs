@@ -1,12 +1,14 @@
 //! Which adapters a run trains, and how fast their parts learn.
 
 use super::Config;
-use crate::error::Result;
-use crate::lowrank::{AdapterConfig, LoraPlus, Start, adapt};
+use crate::error::{Error, Result};
+use crate::lowrank::{AdapterConfig, LoraPlus, Start, adapt, is_head};
+use crate::module::{Module, Parameter, Path};
 use crate::nn::Model;
 use crate::optim::Group;
 use crate::rng::Seed;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// What is trained of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,14 +26,16 @@ pub enum Adapter {
 }
 
 impl Config {
-    /// Puts the adapters on, if there are to be any, starting so; the configuration must be resolved.
-    pub fn adapt(&self, model: &mut Model, start: Start) -> Result<()> {
+    /// Puts the adapters on, if there are to be any, starting so; the configuration must be resolved. Beside them train the
+    /// head of a classifier and the parameters that are `fresh`, whose layers get none.
+    pub fn adapt(&self, model: &mut Model, start: Start, fresh: &[String]) -> Result<()> {
         if self.adapter == Adapter::None {
             return Ok(());
         }
-        let adapters = self.adapters(start, self.adapted_layers(model)?);
+        let adapters = self.adapters(start, self.adapted_layers(model, fresh)?);
         adapt(model, &adapters, self.adapters_seed())?;
         self.cut_down(model);
+        train_whole(model, fresh);
         Ok(())
     }
 
@@ -58,9 +62,15 @@ impl Config {
         Seed(self.seed).named("adapters")
     }
 
-    /// Paths of the layers that get adapters.
-    pub(super) fn adapted_layers(&self, model: &mut Model) -> Result<Vec<String>> {
+    /// Paths of the layers that get adapters; those of `fresh` parameters train as they are.
+    pub(super) fn adapted_layers(&self, model: &mut Model, fresh: &[String]) -> Result<Vec<String>> {
+        let whole = whole(model, fresh);
         let mut layers = self.named_layers(model)?;
+        layers.retain(|path| !whole.contains(&format!("{path}.weight")));
+        if layers.is_empty() {
+            let problem = "adapter_targets: they name only what is trained as a whole; name other layers";
+            return Err(Error::Config(problem.into()));
+        }
         if let Some(last) = self.last_layers {
             let blocks = layers.iter().filter_map(|path| block(path)).max().map_or(0, |block| block + 1);
             layers.retain(|path| block(path).is_some_and(|block| block + last >= blocks));
@@ -93,6 +103,24 @@ impl Config {
             _ => Ok(Group::decay_matrices(self.weight_decay)),
         }
     }
+}
+
+/// Paths of the parameters that are trained as they are beside adapters.
+fn whole(model: &Model, fresh: &[String]) -> BTreeSet<String> {
+    let classifies = model.config().labels.is_some();
+    let of_head = |path: &String| path.rsplit_once('.').is_some_and(|(layer, _)| classifies && is_head(layer));
+    let paths = model.parameters().into_iter().map(|(path, _)| path);
+    paths.filter(|path| of_head(path) || fresh.contains(path)).collect()
+}
+
+/// Lets them train.
+pub(super) fn train_whole(model: &mut Model, fresh: &[String]) {
+    let whole = whole(model, fresh);
+    model.visit_mut(&Path::root(), &mut |path, parameter| {
+        if whole.contains(&path.to_string()) {
+            *parameter = Parameter::new(parameter.tensor().detach());
+        }
+    });
 }
 
 /// Which block a layer is in: the first number in its path.

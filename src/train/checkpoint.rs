@@ -72,7 +72,7 @@ impl Checkpoint {
     /// The model: what does not train as the run began with it, the rest as it was saved.
     pub fn model(&self, device: &Device) -> Result<Model> {
         let initial = self.initial(device)?;
-        let mut model = self.state.config.begun(initial, self.state.vocabulary.as_ref(), device)?;
+        let mut model = self.state.config.begun(initial, &self.state.names(), device)?;
         self.restore(&mut model)?;
         Ok(model)
     }

@@ -5,6 +5,7 @@ use super::growth::Growth;
 use super::method::Method;
 use super::size::Size;
 use super::start::AdapterStart;
+use super::task::Task;
 use crate::error::{Error, Result};
 use crate::lowrank::{ALL_LINEAR, Lift, Projection, Transfer};
 use crate::nn::{Arch, ModelConfig};
@@ -25,6 +26,12 @@ pub struct Config {
     /// What to learn: a text; for a model with a tokenizer also a file or folder of examples. The crate's own source and
     /// documents if none.
     pub data: Option<PathBuf>,
+    /// A published tokenizer for a new model, a folder or a file; characters or bytes of the text are its tokens if none.
+    pub tokenizer: Option<PathBuf>,
+    /// What a model of files learns.
+    pub task: Task,
+    /// Columns of a table to classify: text and label, or two texts and a label; by their usual names if none.
+    pub columns: Option<Vec<String>>,
     /// Of so many parts of the examples to learn from, the one that is held back instead of what is: `[0, 5]` for the first
     /// of five.
     pub fold: Option<[usize; 2]>,
@@ -147,6 +154,9 @@ impl Default for Config {
             model: None,
             base: None,
             data: None,
+            tokenizer: None,
+            task: Task::Lm,
+            columns: None,
             fold: None,
             mask_prompt: false,
             pack: false,
@@ -226,7 +236,7 @@ impl Config {
 }
 
 /// Settings that change no number of a run, so that it may be resumed with others.
-const FREE: [&str; 7] = ["model", "data", "out", "device", "memory", "save_every", "keep"];
+const FREE: [&str; 8] = ["model", "data", "tokenizer", "out", "device", "memory", "save_every", "keep"];
 
 impl Config {
     /// The same with every default that depends on other settings filled in; an error if it cannot work.
@@ -319,12 +329,29 @@ impl Config {
         if self.growth.is_some() && !matches!(self.adapter, Adapter::Lora | Adapter::LoraPlus) {
             return Err(Error::Config("growth: only adapters without lengths grow, those of lora and lora+".into()));
         }
+        self.check_task()?;
         if !matches!(self.lift, None | Some(Lift::Within | Lift::FreshAndUp)) {
             return Err(Error::Config("lift: flora's is within or fresh-and-up".into()));
         }
         match ranges.iter().find(|(_, value, fits, _)| !fits(*value)) {
             Some((name, value, _, range)) => Err(Error::Config(format!("{name} is {value}: it must be {range}"))),
             None => self.model(1).validate(),
+        }
+    }
+
+    /// Settings that do not go together with what is learnt.
+    fn check_task(&self) -> Result<()> {
+        let classifies = self.task == Task::Classify;
+        let problems = [
+            (classifies && self.model.is_none(), "task: a classifier begins with a model of files, see finetune"),
+            (classifies && self.pack, "pack: a text to classify has a row of its own"),
+            (classifies && self.mask_prompt, "mask_prompt: there is no prompt in texts to classify"),
+            (!classifies && self.columns.is_some(), "columns: they are for task classify"),
+            (self.tokenizer.is_some() && self.model.is_some(), "tokenizer: a model of files has its own"),
+        ];
+        match problems.iter().find(|(found, _)| *found) {
+            Some((_, problem)) => Err(Error::Config((*problem).into())),
+            None => Ok(()),
         }
     }
 
@@ -370,6 +397,8 @@ mod tests {
         assert!(message(Config { lr: Some(f64::NAN), ..Config::default() }).starts_with("lr is NaN"));
         assert!(message(Config { beta2: 1.0, ..Config::default() }).starts_with("beta2 is 1"));
         assert!(message(Config { width: 130, ..Config::default() }).contains("not divisible by heads"));
+        assert!(message(Config { task: Task::Classify, ..Config::default() }).starts_with("task: a classifier"));
+        assert!(message(Config { columns: Some(Vec::new()), ..Config::default() }).starts_with("columns: they are"));
     }
 
     #[test]

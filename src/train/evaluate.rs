@@ -1,5 +1,7 @@
 //! What a model makes of text that it did not learn from.
 
+use super::micro_batch::given;
+use super::scores::{Confusion, Scores};
 use crate::data::Batch;
 use crate::error::Result;
 use crate::lowrank::select;
@@ -8,50 +10,86 @@ use crate::nn::{Model, Pass};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// A mean over tokens.
+/// A mean over targets that count, and what else it says.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Evaluation {
-    /// Mean negative log-likelihood in nats per token.
+    /// Mean negative log-likelihood in nats per token, or per text to classify.
     pub loss: f64,
-    /// e to the power of it.
-    pub perplexity: f64,
-    /// Tokens that counted.
-    pub tokens: usize,
+    /// More figures.
+    #[serde(flatten)]
+    pub figures: Figures,
+}
+
+/// Figures beside the loss.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Figures {
+    /// Of a language model.
+    Tokens {
+        /// e to the power of the loss.
+        perplexity: f64,
+        /// Tokens that counted.
+        tokens: usize,
+    },
+    /// Of a classifier.
+    Classes(Scores),
 }
 
 impl Evaluation {
-    /// From the sum over so many tokens.
-    fn of(sum: f64, tokens: usize) -> Evaluation {
+    /// Of a language model, from the sum over so many tokens.
+    fn of_tokens(sum: f64, tokens: usize) -> Evaluation {
         let loss = sum / tokens as f64;
-        Evaluation { loss, perplexity: loss.exp(), tokens }
+        Evaluation { loss, figures: Figures::Tokens { perplexity: loss.exp(), tokens } }
     }
 
-    /// Of the tokens of all of these.
+    /// Of a language model, of the tokens of all of these.
     pub fn of_all<'a>(parts: impl IntoIterator<Item = &'a Evaluation>) -> Evaluation {
-        let add = |(sum, tokens), part: &Evaluation| (sum + part.loss * part.tokens as f64, tokens + part.tokens);
+        let add = |(sum, all), part: &Evaluation| match part.figures {
+            Figures::Tokens { tokens, .. } => (sum + part.loss * tokens as f64, all + tokens),
+            Figures::Classes(_) => (sum, all),
+        };
         let (sum, tokens) = parts.into_iter().fold((0.0, 0), add);
-        Evaluation::of(sum, tokens)
+        Evaluation::of_tokens(sum, tokens)
+    }
+
+    /// The part of texts that were told right, by a classifier.
+    pub fn accuracy(&self) -> Option<f64> {
+        match &self.figures {
+            Figures::Classes(scores) => Some(scores.accuracy),
+            Figures::Tokens { .. } => None,
+        }
     }
 }
 
 /// Mean loss over all targets that count; none on the null device, which has no numbers, after one batch.
 pub fn evaluate(model: &Model, batches: impl Iterator<Item = Batch>) -> Result<Option<Evaluation>> {
     let (model, device) = (model.frozen(), model.device());
-    let (mut sum, mut tokens) = (0.0, 0);
+    let (mut sum, mut counted) = (0.0, 0);
+    let mut confusion = model.config().labels.as_ref().map(|labels| Confusion::new(labels.len()));
     for batch in batches {
-        let (ids, targets) = batch.upload(&device);
-        let loss = model.loss(&ids, &targets, &Pass::default());
+        let (inputs, targets) = given(&batch, &device);
+        let logits = model.logits(inputs, &Pass::default());
+        let loss = logits.cross_entropy(&targets);
+        let told = confusion.is_some().then(|| logits.argmax(-1));
         if !device.computes() {
             return Ok(None);
         }
         sum += loss.item()? * batch.counted() as f64;
-        tokens += batch.counted();
+        counted += batch.counted();
+        if let (Some(confusion), Some(told)) = (&mut confusion, told) {
+            confusion.add(&batch.targets, &told.to_vec()?);
+        }
     }
-    Ok(Some(Evaluation::of(sum, tokens)))
+    let tokens = || Evaluation::of_tokens(sum, counted);
+    let classes = |confusion: Confusion| Figures::Classes(confusion.scores());
+    Ok(Some(
+        confusion
+            .map_or_else(tokens, |confusion| Evaluation { loss: sum / counted as f64, figures: classes(confusion) }),
+    ))
 }
 
-/// The same for a model with banks of adapters, by adapter: each batch comes with the number of the adapter that each of
-/// its rows is read by, see [`select`]. The null device has no numbers: an error.
+/// The same for a language model with banks of adapters, by adapter: each batch comes with the number of the adapter that
+/// each of its rows is read by, see [`select`]. The null device has no numbers: an error.
 pub fn evaluate_each(
     model: &Model,
     batches: impl Iterator<Item = (Batch, Vec<u32>)>,
@@ -60,8 +98,8 @@ pub fn evaluate_each(
     let mut sums: BTreeMap<u32, (f64, usize)> = BTreeMap::new();
     for (batch, adapters) in batches {
         select(&mut model, &adapters)?;
-        let (ids, targets) = batch.upload(&device);
-        let logits = model.logits(&ids, &Pass::default());
+        let (inputs, targets) = given(&batch, &device);
+        let logits = model.logits(inputs, &Pass::default());
         for (row, adapter) in adapters.into_iter().enumerate() {
             let (logits, targets) = (logits.slice(0, row, 1), targets.slice(0, row, 1));
             let (sum, tokens) = sums.entry(adapter).or_default();
@@ -69,5 +107,5 @@ pub fn evaluate_each(
             *tokens += batch.counted_in(row);
         }
     }
-    Ok(sums.into_iter().map(|(adapter, (sum, tokens))| (adapter, Evaluation::of(sum, tokens))).collect())
+    Ok(sums.into_iter().map(|(adapter, (sum, tokens))| (adapter, Evaluation::of_tokens(sum, tokens))).collect())
 }

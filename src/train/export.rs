@@ -1,7 +1,8 @@
 //! What a run leaves for other programs: a model in Hugging Face's layout, or an adapter as PEFT keeps it.
 
+use super::subject::specials;
 use super::{Adapter, Checkpoint, Config, Trained};
-use crate::data::Vocabulary;
+use crate::data::{Specials, Vocabulary};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::{self, Files, hub};
@@ -23,8 +24,13 @@ const TOKENIZER: [&str; 9] = [
     "generation_config.json",
 ];
 
-/// Files of a model's tokenizer, to go beside another model that has the same.
+/// Files of a tokenizer, of a folder or one alone, to go beside a model that has it.
 pub fn tokenizer_files(folder: &Path) -> Result<Files> {
+    #[cfg(feature = "hub")]
+    if folder.is_file() {
+        let name = crate::data::Tokenizer::file_name(folder)?;
+        return Ok(Files::from([(name.to_string(), io::read(folder)?)]));
+    }
     let there = TOKENIZER.into_iter().filter(|name| folder.join(name).is_file());
     there.map(|name| Ok((name.to_string(), io::read(&folder.join(name))?))).collect()
 }
@@ -50,9 +56,9 @@ impl Trained {
                     merge(&mut model, Keep::Nothing, true)?;
                     bake(&mut model);
                 }
-                let files = match (base, &self.vocabulary) {
-                    (Some(base), _) => tokenizer_files(base)?,
-                    (None, Some(vocabulary)) => own_tokenizer(vocabulary),
+                let files = match (base.as_ref().or(config.tokenizer.as_ref()), &self.vocabulary) {
+                    (Some(folder), _) => tokenizer_files(folder)?,
+                    (None, Some(vocabulary)) => own_tokenizer(vocabulary, specials(config.arch)),
                     (None, None) => Files::new(),
                 };
                 let folder = anew(&out, "model")?;
@@ -64,9 +70,12 @@ impl Trained {
 }
 
 /// A vocabulary as other programs read it, and that it goes with no class of its own there.
-fn own_tokenizer(vocabulary: &Vocabulary) -> Files {
-    let class = json!({"tokenizer_class": "PreTrainedTokenizerFast"});
-    let files = [("tokenizer.json", vocabulary.to_hugging_face()), ("tokenizer_config.json", class)];
+fn own_tokenizer(vocabulary: &Vocabulary, specials: Option<&Specials>) -> Files {
+    let mut class = json!({"tokenizer_class": "PreTrainedTokenizerFast"});
+    for (role, name) in specials.iter().flat_map(|specials| specials.roles()) {
+        class[role] = name.into();
+    }
+    let files = [("tokenizer.json", vocabulary.to_hugging_face(specials)), ("tokenizer_config.json", class)];
     files.map(|(name, text)| (name.into(), serde_json::to_vec_pretty(&text).expect("plain data"))).into()
 }
 

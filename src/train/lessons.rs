@@ -1,5 +1,6 @@
 //! Examples for a model that has a tokenizer, as batches of a run.
 
+use super::text_lessons::share;
 use super::{Config, Source};
 use crate::data::{Batch, Batches, Dataset, Layout, Reading, Tokenizer};
 use crate::error::{Error, Result};
@@ -12,7 +13,7 @@ pub struct Lessons {
     train: Batches,
     validation: Batches,
     /// What there is to say of the files, in lines for people.
-    notes: Vec<String>,
+    pub notes: Vec<String>,
 }
 
 impl Lessons {
@@ -50,7 +51,7 @@ impl Lessons {
     }
 }
 
-fn notes(set: &Dataset, max_length: usize) -> Vec<String> {
+pub(super) fn notes(set: &Dataset, max_length: usize) -> Vec<String> {
     let (train, validation) = (set.train.examples.len(), set.validation.examples.len());
     let mut notes = vec![match set.held_back {
         Some(_) => format!("{train} examples ({}), the last {validation} held back", set.train.form),
@@ -78,11 +79,7 @@ impl Source for Lessons {
     }
 
     fn share(&self, config: &Config, step: u64, micro_step: u64) -> f64 {
-        let counted = |m: u64| self.train.counted_in(seed(config), step * config.accumulate + m) as f64;
-        match config.accumulate {
-            1 => 1.0,
-            all => counted(micro_step) / (0..all).map(counted).sum::<f64>(),
-        }
+        share(config, step, micro_step, |index| self.train.counted_in(seed(config), index))
     }
 
     fn validation<'a>(&'a self, config: &Config) -> Box<dyn Iterator<Item = Batch> + 'a> {
@@ -92,14 +89,10 @@ impl Source for Lessons {
     fn largest(&self, config: &Config) -> Batch {
         let [rows, context] = self.train.largest(config.batch);
         let tokens = vec![0; rows * context];
-        Batch { targets: tokens.clone(), ids: tokens, context }
+        Batch { targets: tokens.clone(), ids: tokens, context, ..Batch::default() }
     }
 
     fn tokens(&self) -> [usize; 2] {
         [self.train.counted(), self.validation.counted()]
-    }
-
-    fn notes(&self) -> &[String] {
-        &self.notes
     }
 }

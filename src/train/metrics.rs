@@ -13,11 +13,14 @@ use std::path::{Path, PathBuf};
 pub struct Metrics {
     /// Steps done.
     pub step: u64,
-    /// Mean loss of these steps, in nats per token; none if all were left out.
+    /// Mean loss of these steps, in nats per token or per text to classify; none if all were left out.
     pub loss: Option<f64>,
     /// Mean loss over all of the validation part, where it was evaluated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub val_loss: Option<f64>,
+    /// The part of it that a classifier told right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_accuracy: Option<f64>,
     /// Learning rate of the last of these steps.
     pub lr: f64,
     /// Norm of its gradients before clipping; none if it was not finite.
@@ -84,6 +87,7 @@ mod tests {
             step,
             loss: Some(0.1 + step as f64 / 3.0),
             val_loss: (step == 2).then_some(1.0 / 7.0),
+            val_accuracy: (step == 2).then_some(0.3),
             lr: 1e-3,
             grad_norm: None,
             skipped_steps: 0,

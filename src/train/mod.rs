@@ -9,6 +9,8 @@ mod budget;
 mod checkpoint;
 mod config;
 mod evaluate;
+#[cfg(feature = "hub")]
+mod exam;
 mod export;
 mod growth;
 #[cfg(feature = "hub")]
@@ -25,19 +27,26 @@ mod replay;
 mod report;
 mod run;
 mod sample;
+mod scores;
 mod search;
 mod size;
 mod source;
 mod start;
 mod state;
 mod subject;
+mod task;
+#[cfg(feature = "hub")]
+mod text_lessons;
 mod trainer;
+mod windows;
 
 pub use adapter::Adapter;
 pub use budget::Budget;
 pub use checkpoint::{Checkpoint, Newest, Store};
 pub use config::Config;
-pub use evaluate::{Evaluation, evaluate, evaluate_each};
+pub use evaluate::{Evaluation, Figures, evaluate, evaluate_each};
+#[cfg(feature = "hub")]
+pub use exam::{Exam, Questions};
 pub use export::tokenizer_files;
 pub use growth::Growth;
 #[cfg(feature = "hub")]
@@ -51,9 +60,14 @@ pub use ranks::{Ranks, Sharing, look, share_out, survey};
 pub use report::Report;
 pub use run::{Control, Event, Row, Trained, run, run_on};
 pub use sample::Sample;
+pub use scores::{Confusion, Scores};
 pub use search::{Search, Searching, Trial};
 pub use size::{MemoryUse, Size};
 pub use source::Source;
 pub use start::AdapterStart;
 pub use state::{Best, FORMAT, Interval, Progress, State};
-pub use subject::{Subject, subject};
+pub use subject::{Names, Subject, subject};
+pub use task::Task;
+#[cfg(feature = "hub")]
+pub use text_lessons::TextLessons;
+pub use windows::Windows;

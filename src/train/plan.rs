@@ -1,10 +1,9 @@
 //! How much memory a run needs, before any is allocated: its model made, one real step and one validation batch on the null
 //! device.
 
-use super::source::Largest;
+use super::source::{Blank, Largest};
 use super::trainer::{Outcome, Trainer};
 use super::{AdapterStart, Config, MemoryUse, Size, Subject};
-use crate::data::{Corpus, Vocabulary};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::lowrank::Initial;
@@ -32,26 +31,24 @@ impl Plan {
 
     pub(super) fn on(device: Device, config: &Config, subject: &Subject) -> Result<Plan> {
         let source = Largest(&*subject.source);
-        let mut model = config.fresh(&source, subject.vocabulary.as_ref(), &device)?;
+        let mut model = config.fresh(&source, &subject.names, &device)?;
         config.grown(&mut model);
         Plan::of_trainer(Trainer::of_model(config, model, &source)?, &device)
     }
 
-    /// Plans training of a model of these sizes, whatever the configuration says of them, on text enough for full
-    /// batches.
+    /// Plans training of a model of these sizes, whatever the configuration says of them, on full batches.
     pub fn of_model(config: &Config, model: &ModelConfig) -> Result<Plan> {
         let device = Device::null_for(&config.device);
-        let tokens = vec![0; config.context * config.batch + 1];
-        let corpus = Corpus { vocabulary: Vocabulary::of(b""), train: tokens.clone(), validation: tokens };
         let mut fresh = Model::new(model, Seed(config.seed).named("model"), &device)?;
         // Maps that are factors were matrices a moment ago.
         device.ledger().reset_peak();
+        let blank = Blank::of(config, model);
         let initial = match config.start {
-            AdapterStart::LoraGa => config.steepest(&mut fresh, &corpus)?,
+            AdapterStart::LoraGa => config.steepest(&mut fresh, &blank, &[])?,
             _ => Initial::new(),
         };
-        config.adapt(&mut fresh, config.start_from(initial))?;
-        Plan::of_trainer(Trainer::of_model(config, fresh, &corpus)?, &device)
+        config.adapt(&mut fresh, config.start_from(initial), &[])?;
+        Plan::of_trainer(Trainer::of_model(config, fresh, &blank)?, &device)
     }
 
     /// With the making of the model, which may take more than a step where adapters begin with a part of it.

@@ -47,9 +47,8 @@ pub fn look(
 
 /// The bare model of a run, and how its layers are looked at.
 pub fn survey(config: &Config, subject: &Subject, device: &Device, most: usize) -> Result<(Model, Survey)> {
-    let bare = Config { adapter: Adapter::None, ..config.clone() };
-    let mut model = bare.fresh(&*subject.source, subject.vocabulary.as_ref(), device)?;
-    let names = config.adapted_layers(&mut model)?;
+    let (mut model, fresh) = config.bare(&subject.names, device)?;
+    let names = config.adapted_layers(&mut model, &fresh)?;
     let rank = most.min(MOST);
     Ok((model, Survey { names, rank, seed: Seed(config.seed).named("survey"), ..Survey::default() }))
 }
@@ -185,7 +184,7 @@ impl Measure<'_> {
 /// Bytes of what trains, its gradients and the optimizer's state.
 fn trained_bytes(config: &Config, subject: &Subject) -> Result<u64> {
     let device = Device::null_for(&config.device);
-    let mut model: Model = config.fresh(&*subject.source, subject.vocabulary.as_ref(), &device)?;
+    let mut model: Model = config.fresh(&*subject.source, &subject.names, &device)?;
     let mut optimizer = config.optimizer(&mut model)?;
     optimizer.prepare(&model);
     let state = device.ledger().live()[Tag::Optimizer];

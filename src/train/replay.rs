@@ -35,6 +35,7 @@ impl Trainer<'_> {
     /// All micro-batches of the step, and the step.
     pub(super) fn whole_step(&mut self) -> Result<Outcome> {
         let drawn: Vec<MicroBatch> = (0..self.config.accumulate).map(|m| self.drawn(m)).collect();
+        self.tokens = drawn.iter().map(|batch| batch.tokens.ids.len() as u64).sum();
         let taken = self.progress.taken;
         let fits = |replay: &Replay| drawn.iter().zip(&replay.batches).all(|(drawn, batch)| drawn.fits(batch));
         let replay = self.replay.take().filter(fits);

@@ -1,6 +1,6 @@
 //! What a run came to: `report.json`.
 
-use super::{Config, MemoryUse, Metrics, Plan};
+use super::{Config, MemoryUse, Metrics, Plan, Task};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::module::Module;
@@ -22,12 +22,15 @@ pub struct Report {
     pub trainable_parameters: usize,
     /// Optimizer steps.
     pub steps: u64,
-    /// Mean loss over the last tenth of the run, in nats per token.
+    /// Mean loss over the last tenth of the run, in nats per token or per text to classify.
     pub train_loss: Option<f64>,
     /// Mean loss over all of the validation part, after the last step.
     pub val_loss: Option<f64>,
-    /// e to the power of it.
+    /// e to the power of it, of a language model.
     pub val_perplexity: Option<f64>,
+    /// The part of the validation part that a classifier told right, after the last step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub val_accuracy: Option<f64>,
     /// Speed of training alone, in this process.
     pub tokens_per_second: f64,
     /// Time from start to end, in this process.
@@ -55,7 +58,8 @@ impl Report {
             steps: history.last().map_or(0, |line| line.step),
             train_loss: (!losses.is_empty()).then(|| losses.iter().sum::<f64>() / losses.len() as f64),
             val_loss,
-            val_perplexity: val_loss.map(f64::exp),
+            val_perplexity: val_loss.filter(|_| config.task == Task::Lm).map(f64::exp),
+            val_accuracy: history.iter().rev().find_map(|line| line.val_accuracy),
             tokens_per_second: 0.0,
             wall_seconds: 0.0,
             peak_bytes: history.iter().fold(MemoryUse::default(), |peak, line| peak.larger(line.peak_bytes)),

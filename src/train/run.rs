@@ -6,7 +6,7 @@ use super::metrics::Log;
 use super::pace::Pace;
 use super::state::{Best, FORMAT, State};
 use super::trainer::{Outcome, Trainer};
-use super::{Config, Metrics, Plan, Report, Size, Store, Subject, place, subject};
+use super::{Config, Evaluation, Metrics, Plan, Report, Size, Store, Subject, place, subject};
 use crate::data::Vocabulary;
 use crate::device::Device;
 use crate::device::observe::{Profile, Stage, observed};
@@ -170,7 +170,7 @@ impl<'a> Run<'a> {
         }
         run.save()?;
         let tokens = subject.source.tokens();
-        (run.see)(Event::Started { out: &run.out, plan, tokens, notes: subject.source.notes() });
+        (run.see)(Event::Started { out: &run.out, plan, tokens, notes: &subject.notes });
         Ok(run)
     }
 
@@ -186,9 +186,9 @@ impl<'a> Run<'a> {
 
     fn steps(&mut self) -> Result<()> {
         while self.trainer.progress.step < self.config.steps && !self.out_of_patience() {
-            let (start, tokens) = (Instant::now(), self.trainer.tokens());
+            let start = Instant::now();
             let outcome = self.trainer.advance()?;
-            self.pace.add(tokens, start.elapsed());
+            self.pace.add(self.trainer.tokens, start.elapsed());
             match outcome {
                 Outcome::Held => self.advanced(None),
                 Outcome::Stepped(loss) => self.end_step(loss)?,
@@ -241,9 +241,9 @@ impl<'a> Run<'a> {
             (due(self.config.eval_every), due(self.config.report_every), due(self.config.save_every));
         let validation = if evaluate { self.trainer.evaluate()? } else { None };
         if report || evaluate {
-            self.report(validation)?;
+            self.report(validation.as_ref())?;
         }
-        if let Some(loss) = validation {
+        if let Some(Evaluation { loss, .. }) = validation {
             self.note_best(Best { step, loss })?;
         }
         // Steps left out add nothing to save, and would push the last good checkpoint out.
@@ -252,14 +252,15 @@ impl<'a> Run<'a> {
         if wanted { self.save() } else { Ok(()) }
     }
 
-    fn report(&mut self, val_loss: Option<f64>) -> Result<()> {
+    fn report(&mut self, validation: Option<&Evaluation>) -> Result<()> {
         self.note_peak();
         let interval = self.trainer.take_interval();
         let step = self.trainer.progress.step;
         let metrics = Metrics {
             step,
             loss: (interval.taken > 0).then(|| interval.loss / interval.taken as f64),
-            val_loss,
+            val_loss: validation.map(|found| found.loss),
+            val_accuracy: validation.and_then(Evaluation::accuracy),
             lr: self.config.schedule().rate(step - 1),
             grad_norm: interval.norm,
             skipped_steps: interval.skipped,
@@ -307,7 +308,8 @@ impl<'a> Run<'a> {
             ranks: if self.config.growth.is_some() { ranks(&self.trainer.model) } else { BTreeMap::new() },
             // Where the run lies is no part of what it is.
             config: Config { out: None, ..self.config.clone() },
-            vocabulary: self.subject.vocabulary.clone(),
+            vocabulary: self.subject.names.vocabulary.clone(),
+            labels: self.subject.names.labels.clone(),
             data: self.subject.fingerprint.clone(),
             base: self.base.clone(),
             device: self.device.name().into(),
@@ -321,7 +323,7 @@ impl<'a> Run<'a> {
         report.wall_seconds = start.elapsed().as_secs_f64();
         report.write(&self.out.join("report.json"))?;
         let Run { trainer, subject, history, device, .. } = self;
-        let vocabulary = subject.vocabulary.clone();
+        let vocabulary = subject.names.vocabulary.clone();
         Ok(Trained { model: trainer.model, vocabulary, report, history, device: device.clone(), profile })
     }
 }

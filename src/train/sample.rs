@@ -1,5 +1,6 @@
 //! Batches that sensitivities are taken from.
 
+use super::micro_batch::given;
 use super::{Config, Source};
 use crate::data::{Batch, IGNORED};
 use crate::error::Result;
@@ -34,14 +35,14 @@ impl Losses<Model> for Sample {
     }
 
     fn loss(&self, model: &Model, batch: u64) -> Result<Tensor> {
-        let (ids, targets) = self.0[batch as usize].upload(&model.device());
-        Ok(model.loss(&ids, &targets, &Pass::default()))
+        let (inputs, targets) = given(&self.0[batch as usize], &model.device());
+        Ok(model.loss(inputs, &targets, &Pass::default()))
     }
 
     fn drawn(&self, model: &Model, batch: u64, seed: Seed) -> Result<Tensor> {
         let batch = &self.0[batch as usize];
-        let (ids, targets) = batch.upload(&model.device());
-        let logits = model.logits(&ids, &Pass::default());
+        let (inputs, targets) = given(batch, &model.device());
+        let logits = model.logits(inputs, &Pass::default());
         let kept = |(drawn, &target): (u32, &u32)| if target == IGNORED { IGNORED } else { drawn };
         let drawn: Vec<u32> = draw_targets(&logits, seed)?.into_iter().zip(&batch.targets).map(kept).collect();
         Ok(logits.cross_entropy(&Tensor::new(&drawn, *targets.shape(), &model.device())))

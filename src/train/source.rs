@@ -1,8 +1,8 @@
 //! Where a run's batches come from.
 
 use super::Config;
-use crate::data::{Batch, Corpus, training_batch, validation_batches};
-use crate::rng::Seed;
+use crate::data::{Batch, Masking};
+use crate::nn::ModelConfig;
 
 /// Steps that no run comes to.
 const BESIDE: u64 = 1 << 40;
@@ -38,27 +38,6 @@ pub trait Source: Send + Sync {
 
     /// Tokens to learn from, and held back.
     fn tokens(&self) -> [usize; 2];
-
-    /// What there is to say of it before a run, in lines for people.
-    fn notes(&self) -> &[String] {
-        &[]
-    }
-}
-
-/// Windows at random places to learn from, windows one after the other held back.
-impl Source for Corpus {
-    fn batch(&self, config: &Config, step: u64, micro_step: u64) -> Batch {
-        let seed = Seed(config.seed).named("batch").fold(step).fold(micro_step);
-        training_batch(&self.train, config.context, config.batch, seed)
-    }
-
-    fn validation<'a>(&'a self, config: &Config) -> Box<dyn Iterator<Item = Batch> + 'a> {
-        Box::new(validation_batches(&self.validation, config.context, config.batch))
-    }
-
-    fn tokens(&self) -> [usize; 2] {
-        [self.train.len(), self.validation.len()]
-    }
 }
 
 /// The largest batches of another, again and again: for plans.
@@ -75,5 +54,46 @@ impl Source for Largest<'_> {
 
     fn tokens(&self) -> [usize; 2] {
         self.0.tokens()
+    }
+}
+
+/// One batch, again and again, full and of nothing: to plan a model without a text.
+pub(super) struct Blank(Batch);
+
+impl Blank {
+    /// As this model is given them.
+    pub fn of(config: &Config, model: &ModelConfig) -> Blank {
+        let (rows, context) = (config.batch, config.context);
+        let all = || vec![0; rows * context];
+        let encoder = model.arch.is_encoder();
+        let hidden = rows * Masking::count(context.saturating_sub(2));
+        let (targets, places) = match (&model.labels, encoder) {
+            (Some(_), true) => (rows, None),
+            (Some(_), false) => (rows, Some(rows)),
+            (None, true) => (hidden, Some(hidden)),
+            (None, false) => (rows * context, None),
+        };
+        Blank(Batch {
+            ids: all(),
+            targets: vec![0; targets],
+            context,
+            segments: (model.labels.is_some() && model.segments > 1).then(all),
+            mask: (model.labels.is_some() && encoder).then(all),
+            places: places.map(|places| vec![0; places]),
+        })
+    }
+}
+
+impl Source for Blank {
+    fn batch(&self, _: &Config, _: u64, _: u64) -> Batch {
+        self.0.clone()
+    }
+
+    fn validation<'a>(&'a self, _: &Config) -> Box<dyn Iterator<Item = Batch> + 'a> {
+        Box::new(std::iter::once(self.0.clone()))
+    }
+
+    fn tokens(&self) -> [usize; 2] {
+        [0, 0]
     }
 }

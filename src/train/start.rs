@@ -1,7 +1,9 @@
 //! How a run's adapters begin, and the model that it begins with.
 
-use super::{Adapter, Config, Source};
-use crate::data::{Batch, Vocabulary};
+use super::adapter::train_whole;
+use super::micro_batch::given;
+use super::{Adapter, Config, Names, Source};
+use crate::data::Batch;
 use crate::device::Device;
 use crate::error::Result;
 use crate::io::hub;
@@ -87,34 +89,34 @@ impl AdapterStart {
 
 impl Config {
     /// The model at the run's beginning, with its adapters: a function of the resolved configuration, the files that it
-    /// names and what `source` gives first. `vocabulary` is for a new model.
-    pub fn fresh(&self, source: &dyn Source, vocabulary: Option<&Vocabulary>, device: &Device) -> Result<Model> {
+    /// names and what `source` gives first.
+    pub fn fresh(&self, source: &dyn Source, names: &Names, device: &Device) -> Result<Model> {
         if self.start != AdapterStart::LoraGa || self.adapter == Adapter::None {
-            return self.begun(Initial::new(), vocabulary, device);
+            return self.begun(Initial::new(), names, device);
         }
-        let mut model = self.bare(vocabulary, device)?;
-        let initial = self.steepest(&mut model, source)?;
+        let (mut model, fresh) = self.bare(names, device)?;
+        let initial = self.steepest(&mut model, source, &fresh)?;
         match self.base {
             // The base is packed as it is, and has to be without what adapters take from it.
             Some(_) => {
                 drop(model);
-                self.begun(initial, vocabulary, device)
+                self.begun(initial, names, device)
             }
             None => {
-                self.adapt(&mut model, Start::Given(initial))?;
+                self.adapt(&mut model, Start::Given(initial), &fresh)?;
                 Ok(model)
             }
         }
     }
 
     /// The same, where its first factors are known if they took a part of the base.
-    pub(super) fn begun(&self, initial: Initial, vocabulary: Option<&Vocabulary>, device: &Device) -> Result<Model> {
+    pub(super) fn begun(&self, initial: Initial, names: &Names, device: &Device) -> Result<Model> {
         let start = self.start_from(initial);
         if let (Some(folder), Some(format), true) = (&self.model, self.base, start.moves_base()) {
-            return self.residual(folder, format, start, device);
+            return self.residual(folder, format, start, names, device);
         }
-        let mut model = self.bare(vocabulary, device)?;
-        self.adapt(&mut model, start)?;
+        let (mut model, fresh) = self.bare(names, device)?;
+        self.adapt(&mut model, start, &fresh)?;
         Ok(model)
     }
 
@@ -130,45 +132,48 @@ impl Config {
         }
     }
 
-    /// The model without adapters.
-    fn bare(&self, vocabulary: Option<&Vocabulary>, device: &Device) -> Result<Model> {
-        let sizes = self.sizes(vocabulary)?;
+    /// The model without adapters, and the paths of what its files lack.
+    pub(super) fn bare(&self, names: &Names, device: &Device) -> Result<(Model, Vec<String>)> {
+        let (sizes, seed) = (self.sizes(names)?, Seed(self.seed).named("model"));
         match (&self.model, self.base) {
-            (Some(folder), Some(format)) => hub::load_in(format, folder, &sizes, device),
-            (Some(folder), None) => hub::load(folder, &sizes, device),
-            (None, _) => Model::new(&sizes, Seed(self.seed).named("model"), device),
+            (Some(folder), Some(format)) => hub::load_in(format, folder, &sizes, Some(seed), device),
+            (Some(folder), None) => hub::load_with_head(folder, &sizes, seed, device),
+            (None, _) => Ok((Model::new(&sizes, seed, device)?, Vec::new())),
         }
     }
 
     /// A model of files of which each layer is read, gives its part to its adapter, and is stored in fewer bits, before
     /// the next is read: with PiSSA what its authors call QPiSSA.
-    fn residual(&self, folder: &Path, format: Format, start: Start, device: &Device) -> Result<Model> {
-        let sizes = self.sizes(None)?;
-        let mut outline = Model::unset(&sizes, device)?;
-        let adapted = self.adapters(start, self.adapted_layers(&mut outline)?).one_by_one(&mut outline)?;
+    fn residual(&self, folder: &Path, format: Format, start: Start, names: &Names, device: &Device) -> Result<Model> {
+        let (sizes, seed) = (self.sizes(names)?, Seed(self.seed).named("model"));
+        let (mut outline, fresh) = (Model::unset(&sizes, device)?, hub::lacking(folder, &sizes)?);
+        let adapted = self.adapters(start, self.adapted_layers(&mut outline, &fresh)?).one_by_one(&mut outline)?;
         let mut linear = chosen(&mut outline, &[ALL_LINEAR])?;
+        linear.retain(|layer| !fresh.contains(&format!("{layer}.weight")));
         // Those that are factors stay so.
         each::<Factored>(&mut outline, |path, _| linear.retain(|layer| layer != path));
-        hub::load_by_layer(folder, &sizes, device, &mut |model, path| {
+        let (mut model, _) = hub::load_by_layer(folder, &sizes, Some(seed), device, &mut |model, path| {
             if let Some(one) = adapted.get(path) {
                 adapt(model, one, self.adapters_seed())?;
             }
             if linear.iter().any(|layer| layer == path) { quantise(model, format, &[path]).map(drop) } else { Ok(()) }
-        })
+        })?;
+        train_whole(&mut model, &fresh);
+        Ok(model)
     }
 
     /// First factors by the gradient of the run's first micro-batches.
-    pub(super) fn steepest(&self, model: &mut Model, source: &dyn Source) -> Result<Initial> {
+    pub(super) fn steepest(&self, model: &mut Model, source: &dyn Source, fresh: &[String]) -> Result<Initial> {
         let batch = |i: u64| source.batch(self, i / self.accumulate, i % self.accumulate);
         let batches: Vec<Batch> = (0..self.start_batches).map(batch).collect();
         let all: usize = batches.iter().map(Batch::counted).sum();
-        let adapters = self.adapters(Start::default(), self.adapted_layers(model)?);
+        let adapters = self.adapters(Start::default(), self.adapted_layers(model, fresh)?);
         let pass = Pass { recompute: self.recompute, ..Pass::default() };
         steepest(model, &adapters, self.adapters_seed(), &mut |model| {
             let mut gradients = Gradients::new();
             for batch in &batches {
-                let (ids, targets) = batch.upload(&model.device());
-                gradients.add(model.loss(&ids, &targets, &pass) * (batch.counted() as f64 / all as f64));
+                let (inputs, targets) = given(batch, &model.device());
+                gradients.add(model.loss(inputs, &targets, &pass) * (batch.counted() as f64 / all as f64));
             }
             Ok(gradients)
         })

@@ -1,6 +1,6 @@
 //! What a checkpoint says of a run besides its arrays: where it stood, and what it was a run of. No wall-clock.
 
-use super::{Config, MemoryUse};
+use super::{Config, MemoryUse, Names};
 use crate::data::Vocabulary;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -53,7 +53,7 @@ pub struct Interval {
 pub struct Best {
     /// Step after which it was made.
     pub step: u64,
-    /// Its loss, in nats per token.
+    /// Its loss, in nats per target.
     pub loss: f64,
 }
 
@@ -72,6 +72,9 @@ pub struct State {
     pub config: Config,
     /// What tokens stand for, unless the folder that the model came from says it.
     pub vocabulary: Option<Vocabulary>,
+    /// Names of the classes of a classifier.
+    #[serde(default)]
+    pub labels: Option<Vec<String>>,
     /// Fingerprint of what is learnt, in hexadecimal.
     pub data: String,
     /// Fingerprint of the files of the model that the run began with, in hexadecimal.
@@ -79,4 +82,11 @@ pub struct State {
     pub base: Option<String>,
     /// Name of the device that computed.
     pub device: String,
+}
+
+impl State {
+    /// What tokens and classes are called.
+    pub fn names(&self) -> Names {
+        Names { vocabulary: self.vocabulary.clone(), labels: self.labels.clone() }
+    }
 }

@@ -3,7 +3,7 @@
 use super::micro_batch::{MicroBatch, Uploaded};
 use super::replay::Replay;
 use super::state::{Interval, Progress};
-use super::{Adapter, Checkpoint, Config, Source, Subject, evaluate};
+use super::{Adapter, Checkpoint, Config, Evaluation, Source, Subject, evaluate};
 use crate::device::Device;
 use crate::device::observe::{FirstNonFinite, observed};
 use crate::error::Result;
@@ -23,6 +23,8 @@ pub struct Trainer<'a> {
     pub optimizer: Optimizer,
     pub held: Gradients,
     pub progress: Progress,
+    /// Tokens that the last [`Trainer::advance`] was given, those that fill rows up among them.
+    pub tokens: u64,
     /// The recorded step, once there is one.
     pub(super) replay: Option<Replay>,
     /// Layers whose adapters grew after the last step.
@@ -42,7 +44,7 @@ pub enum Outcome {
 impl<'a> Trainer<'a> {
     /// A run at its start; the configuration must be resolved.
     pub fn new(config: &'a Config, subject: &'a Subject, device: &Device) -> Result<Trainer<'a>> {
-        let model = config.fresh(&*subject.source, subject.vocabulary.as_ref(), device)?;
+        let model = config.fresh(&*subject.source, &subject.names, device)?;
         Trainer::of_model(config, model, &*subject.source)
     }
 
@@ -54,7 +56,7 @@ impl<'a> Trainer<'a> {
         optimizer.prepare(&model);
         let (held, progress) = (optimizer.gradients(&model, 0), Progress::default());
         let (replay, grown) = (None, Vec::new());
-        Ok(Trainer { config, source, device, model, optimizer, held, progress, replay, grown })
+        Ok(Trainer { config, source, device, model, optimizer, held, progress, tokens: 0, replay, grown })
     }
 
     /// A run as a checkpoint has it.
@@ -68,7 +70,7 @@ impl<'a> Trainer<'a> {
         let (optimizer, held) = checkpoint.optimizer(&mut model)?;
         let progress = checkpoint.state.progress.clone();
         let (device, replay, grown) = (device.clone(), None, Vec::new());
-        Ok(Trainer { config, source, device, model, optimizer, held, progress, replay, grown })
+        Ok(Trainer { config, source, device, model, optimizer, held, progress, tokens: 0, replay, grown })
     }
 
     /// Learns from one micro-batch, and the last of a step also takes the step; on a GPU from all of a step at once. After a
@@ -87,7 +89,9 @@ impl<'a> Trainer<'a> {
         }
         self.replay = None;
         let micro_step = self.progress.micro_step;
-        let loss = self.loss(micro_step);
+        let drawn = self.drawn(micro_step);
+        self.tokens = drawn.tokens.ids.len() as u64;
+        let loss = self.loss_of(&drawn.upload(&self.device));
         let value = loss.detach();
         self.held.add(loss);
         let value = self.read(&value)?;
@@ -102,15 +106,10 @@ impl<'a> Trainer<'a> {
         Ok(self.step(value.is_some()))
     }
 
-    /// This micro-batch's share of the step's mean loss.
-    fn loss(&self, micro_step: u64) -> Tensor {
-        self.loss_of(&self.drawn(micro_step).upload(&self.device))
-    }
-
-    /// The same, of one that lies on the device.
+    /// A micro-batch's share of the step's mean loss.
     pub(super) fn loss_of(&self, batch: &Uploaded) -> Tensor {
         let pass = Pass { dropout: batch.mask.clone(), recompute: self.config.recompute };
-        let loss = |model: &Model| model.loss(&batch.ids, &batch.targets, &pass);
+        let loss = |model: &Model| model.loss(&batch.inputs, &batch.targets, &pass);
         let loss = match &batch.adapter_mask {
             Some(mask) => with_dropout(&mut self.model.clone(), mask, loss),
             None => loss(&self.model),
@@ -182,7 +181,8 @@ impl<'a> Trainer<'a> {
     /// Runs micro-batches of the present step once more, watching every kernel.
     fn origin(&self, micro_steps: std::ops::Range<u64>) -> Option<(&'static str, &'static str)> {
         let watcher = Rc::new(FirstNonFinite::default());
-        observed(watcher.clone(), || micro_steps.for_each(|m| Gradients::new().add(self.loss(m))));
+        let again = |m: u64| Gradients::new().add(self.loss_of(&self.drawn(m).upload(&self.device)));
+        observed(watcher.clone(), || micro_steps.for_each(again));
         watcher.found().map(|(op, stage)| (op, stage.name()))
     }
 
@@ -191,17 +191,10 @@ impl<'a> Trainer<'a> {
         self.config.schedule().rate(self.progress.step)
     }
 
-    /// Tokens that the next [`Trainer::advance`] learns from.
-    pub fn tokens(&self) -> u64 {
-        let micro_batches = if self.replays() { self.config.accumulate } else { 1 };
-        (self.config.batch * self.config.context) as u64 * micro_batches
-    }
-
-    /// Mean loss over the validation part, or its first `eval_batches`, in nats per token; on the null device, one batch and no number.
-    pub fn evaluate(&self) -> Result<Option<f64>> {
+    /// What the model makes of the validation part, or its first `eval_batches`; on the null device, one batch and no number.
+    pub fn evaluate(&self) -> Result<Option<Evaluation>> {
         let limit = self.config.eval_batches.unwrap_or(usize::MAX);
-        let found = evaluate(&self.model, self.source.validation(self.config).take(limit))?;
-        Ok(found.map(|found| found.loss))
+        evaluate(&self.model, self.source.validation(self.config).take(limit))
     }
 
     /// Ends the interval, and gives it.

@@ -52,7 +52,7 @@ fn bad_flags_and_files_are_one_line() {
     };
     fails(&["--stepz", "3"], 2, "unexpected argument '--stepz'");
     fails(&["--steps", "three"], 2, "invalid value 'three' for '--steps <N>'");
-    fails(&["--arch", "bert"], 2, "unknown variant `bert`, expected `gpt2` or `llama`");
+    fails(&["--arch", "t5"], 2, "unknown variant `t5`, expected one of `gpt2`, `llama`, `bert`, `roberta`");
     fails(&["--heads", "3"], 2, "width 8 is not divisible by heads 3");
     fails(&["--lr", "-1"], 2, "lr is -1: it must be a positive number");
     fails(&["--lr", "0"], 2, "lr is 0: it must be a positive number");

@@ -9,6 +9,8 @@ mod bank;
 #[cfg(feature = "hub")]
 mod chat;
 mod checker;
+#[cfg(feature = "hub")]
+mod classify;
 #[cfg(feature = "cli")]
 mod cli;
 mod curvature;
@@ -56,6 +58,8 @@ mod gpu_shaders;
 mod gpu_train;
 mod hadamard;
 mod hessian;
+#[cfg(feature = "hub")]
+mod hidden;
 mod hub;
 mod hub_bits;
 mod hub_files;

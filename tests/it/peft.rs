@@ -11,7 +11,9 @@ use std::path::PathBuf;
 const EXPECTED: &[u8] = include_bytes!("../fixtures/peft/expected.safetensors");
 
 /// All folders, and how near the logits come in double precision: PEFT computes what PiSSA leaves of a base in single.
-pub const CASES: [(&str, f64); 16] = [
+pub const CASES: [(&str, f64); 19] = [
+    ("bert_classes", 1e-10),
+    ("bert_tokens", 1e-10),
     ("gpt2_dora", 1e-10),
     ("gpt2_embedding", 1e-10),
     ("gpt2_exclude", 1e-10),
@@ -26,6 +28,7 @@ pub const CASES: [(&str, f64); 16] = [
     ("llama_regex", 1e-10),
     ("llama_rslora", 1e-10),
     ("llama_tied", 1e-10),
+    ("roberta_classes", 1e-10),
     ("untied_embedding", 1e-10),
     ("untied_saved", 1e-10),
 ];
@@ -38,10 +41,23 @@ pub fn adapter(name: &str) -> Adapter {
     open(&folder(name)).unwrap()
 }
 
+/// Bases that are models of `tests/fixtures/hub`.
+const HUB: [(&str, &str); 4] = [
+    ("bert_classes", "bert-classes"),
+    ("bert_tokens", "bert"),
+    ("roberta_classes", "roberta-classes"),
+    ("gpt2_classes", "gpt2-classes"),
+];
+
 /// The base that a folder is for, by the beginning of its name.
 pub fn base(name: &str, dtype: DType) -> Model {
     let device = Device::cpu();
     let of = |(bytes, config)| Fixture::new(bytes, &device).model(&config, dtype);
+    for (begin, folder) in HUB {
+        if name.starts_with(begin) {
+            return eckart::io::hub::open(&crate::hub::folder(folder), None, &device).unwrap().cast(dtype);
+        }
+    }
     if name.starts_with("gpt2") {
         return of(gpt2());
     }
@@ -94,11 +110,12 @@ fn adapters_of_peft_compute_what_they_do_there() {
             let placed = adapter(name).put_on(&mut model).unwrap();
             let error = apart(&logits(&model), &wanted);
             assert!(error <= bound, "{name} in {dtype}: off by {error:e}");
-            assert!(!placed.layers.is_empty() && placed.whole.is_empty() != name.ends_with("saved"));
+            let whole = name.ends_with("saved") || name.ends_with("classes");
+            assert!(!placed.layers.is_empty() && placed.whole.is_empty() != whole);
             let merged = merge(&mut model, Keep::Nothing, true);
-            if name == "gpt2_embedding" {
+            if ["gpt2_embedding", "bert_tokens"].contains(&name) {
                 let error = merged.unwrap_err().to_string();
-                assert!(error.starts_with("wte: the output head shares this table"), "{error}");
+                assert!(error.contains(": the output head shares this table"), "{error}");
                 continue;
             }
             merged.unwrap();
@@ -124,6 +141,11 @@ fn what_trained_trains_on() {
         match name {
             "gpt2_saved" => {
                 assert_eq!(placed.whole, ["h.1.mlp.c_fc.weight", "h.1.mlp.c_fc.bias", "ln_f.weight", "ln_f.bias"])
+            }
+            "bert_classes" => assert_eq!(placed.whole, ["classifier.weight", "classifier.bias"]),
+            "roberta_classes" => {
+                assert_eq!((placed.whole.len(), factors.len()), (4, 12));
+                assert!(placed.whole.iter().all(|path| path.starts_with("classifier.")));
             }
             // `norm` is the end of three kinds of norms.
             "untied_saved" => assert_eq!(placed.whole.len(), 6),
@@ -176,6 +198,24 @@ fn each_row_of_a_bank_is_the_model_with_that_adapter() {
         let without = run(&base("llama", DType::F64), &ids[i * 8..][..8]);
         assert!(apart(expected, &without) > 1e-2 || one == 5, "row {i}");
     }
+}
+
+/// PEFT's files say how many classes there are, ours what they are called.
+#[test]
+fn classes_are_known_by_name_or_by_number() {
+    let names = |adapter: &Adapter| adapter.classes().map(|names| names.join(" "));
+    assert_eq!(names(&adapter("gpt2_lora")), None);
+    for name in ["bert_classes", "roberta_classes"] {
+        let mut adapter = adapter(name);
+        assert_eq!(names(&adapter).unwrap(), "LABEL_0 LABEL_1 LABEL_2");
+        adapter.labels = Some(["no", "maybe", "yes"].map(String::from).into());
+        let folder = tempfile::tempdir().unwrap();
+        adapter.write(&folder.path().join("named")).unwrap();
+        assert_eq!(names(&open(&folder.path().join("named")).unwrap()).unwrap(), "no maybe yes");
+    }
+    // An adapter of a classifier is for a model that classifies.
+    let faults = adapter("bert_classes").check(Some(&base("bert_tokens", DType::F32)));
+    assert!(faults.iter().any(|fault| fault.starts_with("classifier.weight [3, 8] is not asked for")), "{faults:?}");
 }
 
 #[test]
@@ -233,7 +273,7 @@ fn texts_mean_layers_as_in_peft() {
 /// A plan counts what a run holds.
 #[test]
 fn the_null_device_counts_like_the_host() {
-    for name in ["gpt2_lora", "gpt2_saved", "gpt2_dora", "gpt2_pissa", "llama_tied", "llama_rslora"] {
+    for name in ["gpt2_lora", "gpt2_saved", "gpt2_dora", "gpt2_pissa", "llama_tied", "llama_rslora", "bert_classes"] {
         let config = base(name, DType::F32).config().clone();
         let held = |device: &Device| {
             let mut model = Model::new(&config, eckart::Seed(0), device).unwrap();

@@ -7,7 +7,7 @@ use crate::torch::Fixture;
 use eckart::io::encode;
 use eckart::io::peft::{About, Adapter, Budget, Names, open, save};
 use eckart::lowrank::{AdapterConfig, Lora, Start, adapt, each, initial};
-use eckart::nn::{Arch, Model, Pass};
+use eckart::nn::{Activation, Model, Pass};
 use eckart::optim::{Adam, Gradients, Group, Optimizer};
 use eckart::{Array, DType, Device, Module, Parameter, Seed, Tensor};
 use std::collections::BTreeMap;
@@ -58,20 +58,36 @@ fn cases() -> Vec<Case> {
         Case { whole: &["model.embed_tokens.weight"], ..case("llama_table", adapters(2, 2.0, &["q_proj"])) },
         Case { whole: &["h.0.mlp.c_fc.bias", "ln_f.weight"], ..case("gpt2_whole", adapters(2, 2.0, &["c_attn"])) },
         Case {
+            whole: &["classifier.weight", "classifier.bias"],
+            ..case("bert_classes_lora", adapters(2, 3.0, &["query", "attention.output.dense"]))
+        },
+        Case {
+            whole: &["classifier.dense.weight", "classifier.dense.bias", "classifier.out_proj.weight"],
+            ..case("roberta_classes_lora", adapters(2, 3.0, &["value", "intermediate.dense"]))
+        },
+        Case {
+            whole: &["score.weight"],
+            ..case("gpt2_classes_dora", AdapterConfig { dora: true, ..adapters(2, 3.0, &["c_fc"]) })
+        },
+        case("bert_tokens_head_too", adapters(2, 3.0, &["word_embeddings", "transform.dense", "key"])),
+        Case {
             whole: &["model.norm.weight"],
             ..case("untied_whole", adapters(2, 2.0, &["lm_head", "model.embed_tokens"]))
         },
     ]
 }
 
-fn batch() -> [Tensor; 2] {
-    let ids = Fixture::new(EXPECTED, &Device::cpu()).indices("ids");
-    let targets: Vec<u32> = (0..16).map(|i| (5 * i + 3) % 17).collect();
-    [ids, Tensor::new(&targets, [2, 8], &Device::cpu())]
+fn ids() -> Tensor {
+    Fixture::new(EXPECTED, &Device::cpu()).indices("ids")
 }
 
 fn gradients(model: &Model) -> Gradients {
-    let [ids, targets] = batch();
+    let ids = ids();
+    let targets: Vec<u32> = (0..16).map(|i| (5 * i + 3) % 17).collect();
+    let targets = match model.config().labels {
+        None => Tensor::new(&targets, [2, 8], &Device::cpu()),
+        Some(_) => Tensor::new(&[2_u32, 0], [2], &Device::cpu()),
+    };
     let mut gradients = Gradients::new();
     gradients.add(model.loss(&ids, &targets, &Pass::default()));
     gradients
@@ -130,18 +146,21 @@ impl Case {
 fn write_base(name: &str, folder: &Path, logits: &[f64]) {
     let model = base(name, DType::F64);
     let config = model.config();
-    let named = |path: &str| if path.starts_with("lm_head") { path.into() } else { config.hub_name(path) };
     let parameters = model.parameters();
-    let arrays: Vec<(String, &Array)> = parameters.iter().map(|(path, p)| (named(path), p.tensor().array())).collect();
+    let named = |(path, parameter): &'_ (String, Parameter)| (config.hub_name(path), parameter.tensor().detach());
+    let tensors: Vec<(String, Tensor)> = parameters.iter().map(named).collect();
+    let arrays: Vec<(String, &Array)> = tensors.iter().map(|(name, tensor)| (name.clone(), tensor.array())).collect();
     std::fs::write(folder.join("base.safetensors"), encode(arrays).unwrap()).unwrap();
-    let found = [("ids", batch()[0].clone()), ("logits", Tensor::new(logits, [2, 8, 17], &Device::cpu()))];
+    let found = [("ids", ids()), ("logits", Tensor::new(logits, [logits.len()], &Device::cpu()))];
     let arrays = found.iter().map(|(name, tensor)| (name.to_string(), tensor.array()));
     std::fs::write(folder.join("expected.safetensors"), encode(arrays).unwrap()).unwrap();
     let text = serde_json::json!({
-        "model_type": if config.arch == Arch::Gpt2 { "gpt2" } else { "llama" }, "heads": config.heads,
-        "kv_heads": config.kv_heads, "layers": config.layers, "hidden": config.hidden, "width": config.width,
-        "context": config.context, "vocabulary": config.vocabulary, "epsilon": config.norm_epsilon,
-        "theta": config.rope_theta, "tied": config.tied,
+        "model_type": format!("{:?}", config.arch).to_lowercase(), "heads": config.heads, "kv_heads": config.kv_heads,
+        "layers": config.layers, "hidden": config.hidden, "width": config.width, "context": config.context,
+        "vocabulary": config.vocabulary, "epsilon": config.norm_epsilon, "theta": config.rope_theta,
+        "tied": config.tied, "head": config.hub_head(), "classes": config.labels.as_ref().map(Vec::len),
+        "segments": config.segments, "first_position": config.first_position(), "padding": config.padding,
+        "tanh": config.activation == Activation::GeluTanh,
     });
     std::fs::write(folder.join("config.json"), text.to_string()).unwrap();
 }
@@ -174,7 +193,15 @@ fn what_is_written_is_read_again_here_and_elsewhere() {
             assert!(std::fs::read(folder.join(name)).unwrap() == std::fs::read(again_folder.join(name)).unwrap());
         }
         let files = std::fs::read_dir(&folder).unwrap().count();
-        assert_eq!(files, 2, "nothing else is in the folder");
+        let classifies = model.config().labels.is_some();
+        assert_eq!(files, 2 + classifies as usize, "nothing else is in the folder");
+        let task = if classifies {
+            Some("SEQ_CLS")
+        } else {
+            Some("CAUSAL_LM").filter(|_| case.name != "bert_tokens_head_too")
+        };
+        assert_eq!(adapter.config.task_type.as_deref(), task);
+        assert_eq!(adapter.classes(), model.config().labels);
     }
     // PEFT's own, put on a model and saved from there: a part that PiSSA took is undone, a head without the embedding's
     // adapter stays without.
@@ -228,6 +255,7 @@ fn configurations_say_what_most_layers_have_once() {
     assert_eq!((found.rank, found.alpha, found.principal, found.whole.len()), (4, 6.0, false, 0));
     assert_eq!(config("llama_table").whole, ["lm_head", "model.embed_tokens"]);
     assert_eq!(config("gpt2_whole").whole, ["transformer.h.0.mlp.c_fc", "transformer.ln_f"]);
+    assert_eq!(config("roberta_classes_lora").whole, ["classifier"]);
     let found = config("gpt2_dora");
     assert_eq!((found.dropout, found.base_model.as_deref()), (0.1, Some("gpt2_dora")));
 }
@@ -250,6 +278,13 @@ fn what_the_files_cannot_say_is_refused_and_nothing_is_written() {
     set(&mut model, "h.0.attn.c_attn.bias", |parameter| *parameter = Parameter::new(parameter.tensor().detach()));
     let error = refused(&model, &about);
     assert!(error.starts_with("h.0.attn.c_attn.bias trains, and its layer has an adapter"), "{error}");
+    let (mut model, about) = case("bert_tokens_head_too");
+    let table = "embeddings.word_embeddings";
+    eckart::lowrank::merge(&mut model, eckart::lowrank::Keep::Nothing, true).unwrap();
+    eckart::lowrank::bake(&mut model);
+    adapt(&mut model, &adapters(1, 1.0, &["key"]), Seed(0)).unwrap();
+    set(&mut model, &format!("{table}.weight"), |parameter| *parameter = Parameter::new(parameter.tensor().detach()));
+    assert!(refused(&model, &about).starts_with("embeddings.word_embeddings trains, which the head shares"));
     // The head of a tied model shares lengths too, here; in PEFT it has none.
     let mut model = base("gpt2", DType::F32);
     adapt(&mut model, &AdapterConfig { dora: true, ..adapters(1, 1.0, &["wte"]) }, Seed(0)).unwrap();

@@ -180,7 +180,7 @@ fn own_vocabularies_are_tokenizers() {
     let every: String = (0..0x300).filter_map(char::from_u32).collect();
     let bytes = Vocabulary::Bytes;
     for (vocabulary, text) in [(&Vocabulary::of(text.as_bytes()), text), (&bytes, text), (&bytes, &every)] {
-        let folder = folder(&[("tokenizer.json", &vocabulary.to_hugging_face().to_string())]);
+        let folder = folder(&[("tokenizer.json", &vocabulary.to_hugging_face(None).to_string())]);
         let tokenizer = Tokenizer::open(folder.path()).unwrap();
         let tokens = tokenizer.encode(text).unwrap();
         assert_eq!(tokens, vocabulary.encode(text.as_bytes()).unwrap());

@@ -23,6 +23,10 @@ impl<'a> Fixture<'a> {
         self.file.tensor(name).unwrap_or_else(|_| panic!("{name} is in the fixture")).shape().to_vec()
     }
 
+    pub fn has(&self, name: &str) -> bool {
+        self.file.tensor(name).is_ok()
+    }
+
     fn words(&self, name: &str) -> Vec<[u8; 8]> {
         let data = self.file.tensor(name).unwrap_or_else(|_| panic!("{name} is in the fixture")).data();
         data.chunks_exact(8).map(|word| word.try_into().unwrap()).collect()

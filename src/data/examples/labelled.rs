@@ -42,24 +42,30 @@ pub struct LabelledSet {
 }
 
 impl LabelledSet {
-    /// Reads a `.tsv` or `.csv`. With `names`, those of the training data for instance, another label is an error, which
-    /// names the line.
-    pub fn read(
+    /// Reads a `.tsv` or `.csv`, or a `.jsonl` as a table below its first line's keys. Without `columns`, names that are usual
+    /// for texts and labels are looked for in the header. With `names`, those of the training data for instance, another
+    /// label is an error, which names the line.
+    pub fn read<'a>(
         path: &Path,
         tokenizer: &Tokenizer,
-        columns: &Columns,
+        columns: impl Into<Option<&'a Columns>>,
         max_length: usize,
         names: Option<&[String]>,
     ) -> Result<LabelledSet> {
+        let columns = columns.into();
         let mut rows = Rows::open(path)?.peekable();
         let width = match rows.peek() {
             Some(Ok((_, first))) => first.len(),
             Some(Err(_)) => 0,
             None => return Err(Error::Data { path: path.into(), problem: "has no lines".into() }),
         };
-        let places = match columns.numbered() {
+        let places = match columns.and_then(Columns::numbered) {
             Some(places) => places,
-            None => columns.named(path, &rows.next().transpose()?.map_or(Vec::new(), |(_, header)| header))?,
+            None => {
+                let header = rows.next().transpose()?.map_or(Vec::new(), |(_, header)| header);
+                let columns = columns.cloned().map_or_else(|| Columns::guessed(path, &header), Ok)?;
+                columns.named(path, &header)?
+            }
         };
         let mut labels = Labels::new(names);
         let mut set = LabelledSet { examples: Vec::new(), names: Vec::new(), truncated: 0 };
@@ -73,6 +79,9 @@ impl LabelledSet {
             };
             let second = places.second.map(cell).transpose()?;
             let framed = tokenizer.framed(cell(places.first)?, second, max_length)?;
+            if framed.ids.is_empty() {
+                return Err(broken(path, line, "has an empty text, of which this tokenizer makes no token"));
+            }
             let label = labels.number(cell(places.label)?).map_err(|problem| broken(path, line, problem))?;
             set.truncated += framed.truncated as usize;
             set.examples.push(Labelled { ids: framed.ids, second: framed.second, label });
@@ -92,7 +101,49 @@ struct Places {
     label: usize,
 }
 
+/// Names of columns with two texts, with one, and with a label, as data sets have them.
+const PAIRS: [[&str; 2]; 6] = [
+    ["sentence1", "sentence2"],
+    ["question1", "question2"],
+    ["question", "sentence"],
+    ["premise", "hypothesis"],
+    ["#1 String", "#2 String"],
+    ["text", "text2"],
+];
+const SINGLE: [&str; 2] = ["sentence", "text"];
+const LABELS: [&str; 4] = ["label", "is_duplicate", "gold_label", "Quality"];
+
 impl Columns {
+    /// From two names, text and label, or three, two texts and a label.
+    pub fn of(names: &[String]) -> Result<Columns> {
+        match names {
+            [first, label] => Ok(Columns { first: first.clone(), second: None, label: label.clone() }),
+            [first, second, label] => {
+                Ok(Columns { first: first.clone(), second: Some(second.clone()), label: label.clone() })
+            }
+            _ => Err(Error::Config("columns: give text,label or text,text,label".into())),
+        }
+    }
+
+    /// Those of a header that have usual names.
+    fn guessed(path: &Path, header: &[String]) -> Result<Columns> {
+        let has = |name: &&str| header.iter().any(|column| column == name);
+        let pair = PAIRS.iter().find(|pair| pair.iter().all(has));
+        let single = SINGLE.iter().copied().find(has);
+        let texts = pair.map(|[first, second]| (*first, Some(*second))).or(single.map(|first| (first, None)));
+        let label = LABELS.iter().copied().find(has);
+        match (texts, label) {
+            (Some((first, second)), Some(label)) => {
+                Ok(Columns { first: first.into(), second: second.map(Into::into), label: label.into() })
+            }
+            _ => {
+                let known: String = header.join(", ").chars().take(200).collect();
+                let advice = "name the columns of text and label, or number them from 0 where there is no header";
+                Err(broken(path, 1, format!("has no columns with usual names: {advice}; it has {known}")))
+            }
+        }
+    }
+
     fn numbered(&self) -> Option<Places> {
         let second = self.second.as_ref().map(|name| name.parse()).transpose().ok()?;
         Some(Places { first: self.first.parse().ok()?, second, label: self.label.parse().ok()? })

@@ -1,6 +1,7 @@
 //! Files of lines and of tables, read piece by piece: no more is held than the longest line.
 
 use crate::error::{Error, Result};
+use serde_json::{Map, Value};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Take};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,17 @@ pub fn open(path: &Path) -> Result<BufReader<Take<File>>> {
         return Err(Error::Data { path: path.into(), problem: "is not a file".into() });
     }
     Ok(BufReader::new(File::open(path).map_err(Error::file(path))?.take(data.len())))
+}
+
+/// All of a file of text, without a mark of its encoding.
+pub fn whole(path: &Path) -> Result<String> {
+    let mut text = Vec::new();
+    open(path)?.read_to_end(&mut text).map_err(Error::file(path))?;
+    let text = String::from_utf8(text).map_err(|error| {
+        let sound = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        broken(path, 1 + sound.iter().filter(|byte| **byte == b'\n').count(), "is not UTF-8")
+    })?;
+    Ok(text.strip_prefix('\u{FEFF}').map(str::to_owned).unwrap_or(text))
 }
 
 /// Lines with their numbers, without their ends; empty ones are left out.
@@ -64,16 +76,20 @@ impl Iterator for Lines {
     }
 }
 
-/// Rows of a table: `.tsv` is cut at every tab, whatever else is in a line, `.csv` has quotes as in RFC 4180.
+/// Rows of a table: `.tsv` is cut at every tab, whatever else is in a line, `.csv` has quotes as in RFC 4180. Lines of
+/// `.jsonl` are rows below the keys of the first.
 pub enum Rows {
+    Objects(Objects),
     Tabs(Lines),
     Commas(PathBuf, Box<csv::StringRecordsIntoIter<BufReader<Take<File>>>>),
 }
 
 impl Rows {
     pub fn open(path: &Path) -> Result<Rows> {
-        if path.extension().is_some_and(|extension| extension == "tsv") {
-            return Ok(Rows::Tabs(Lines::open(path)?));
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("tsv") => return Ok(Rows::Tabs(Lines::open(path)?)),
+            Some("jsonl") => return Ok(Rows::Objects(Objects { lines: Lines::open(path)?, keys: None, next: None })),
+            _ => {}
         }
         let rows = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(open(path)?);
         Ok(Rows::Commas(path.into(), Box::new(rows.into_records())))
@@ -85,6 +101,7 @@ impl Iterator for Rows {
 
     fn next(&mut self) -> Option<Self::Item> {
         match self {
+            Rows::Objects(objects) => objects.next(),
             Rows::Tabs(lines) => {
                 let row = lines.next()?;
                 Some(row.map(|(number, line)| (number, line.split('\t').map(str::to_owned).collect())))
@@ -94,6 +111,45 @@ impl Iterator for Rows {
                 Err(error) => Err(broken(path, line_of(error.position()), "is not UTF-8 or cannot be read")),
             }),
         }
+    }
+}
+
+/// Objects as rows of what they have under the first one's keys: texts, or numbers as they are written.
+pub struct Objects {
+    lines: Lines,
+    keys: Option<Vec<String>>,
+    /// The first object, when its keys have been given.
+    next: Option<(usize, Map<String, Value>)>,
+}
+
+impl Objects {
+    fn next(&mut self) -> Option<Result<(usize, Vec<String>)>> {
+        let (number, object) = match self.next.take() {
+            Some(first) => first,
+            None => match self.read()? {
+                Ok(object) => object,
+                Err(error) => return Some(Err(error)),
+            },
+        };
+        let Some(keys) = &self.keys else {
+            let keys: Vec<String> = object.keys().cloned().collect();
+            (self.keys, self.next) = (Some(keys.clone()), Some((number, object)));
+            return Some(Ok((number, keys)));
+        };
+        let cell = |key: &String| match object.get(key) {
+            Some(Value::String(text)) => Ok(text.clone()),
+            Some(value @ (Value::Number(_) | Value::Bool(_))) => Ok(value.to_string()),
+            Some(_) => Ok(String::new()),
+            None => Err(broken(&self.lines.path, number, format!("has no {key:?}, which the first line has"))),
+        };
+        Some(keys.iter().map(cell).collect::<Result<_>>().map(|cells| (number, cells)))
+    }
+
+    fn read(&mut self) -> Option<Result<(usize, Map<String, Value>)>> {
+        Some(self.lines.next()?.and_then(|(number, line)| match serde_json::from_str(&line) {
+            Ok(object) => Ok((number, object)),
+            Err(error) => Err(broken(&self.lines.path, number, format!("is no object: {error}"))),
+        }))
     }
 }
 

@@ -15,21 +15,21 @@
 //! * A file alone gives its last tenth, at least one example, for validation.
 
 mod form;
+mod framed;
 mod labelled;
+mod labelled_data;
 mod lines;
+mod parts;
 
 use super::{Example, Message, Tokenizer, windows};
 use crate::error::{Error, Result};
 use form::{Line, Piece, extension, pieces};
-use std::path::{Path, PathBuf};
+use parts::{Parts, held_back};
+use std::path::Path;
 
 pub use form::Form;
 pub use labelled::{Columns, Labelled, LabelledSet};
-
-/// One example in this many is held back for validation where there is no file for it.
-const HELD_BACK: usize = 10;
-/// Kinds of files, by their names' ends.
-const KINDS: [&str; 4] = ["jsonl", "txt", "tsv", "csv"];
+pub use labelled_data::LabelledData;
 
 /// How a data set is made examples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,21 +72,17 @@ impl Dataset {
     /// Reads a file, or a folder with `train`, perhaps `valid` (or `validation`, or `dev`) and `test`, each `.jsonl`,
     /// `.txt`, `.tsv` or `.csv`. Tables have a header with the names that lines of JSON have.
     pub fn open(path: &Path, tokenizer: &Tokenizer, reading: Reading) -> Result<Dataset> {
-        let read = |path: PathBuf| Examples::read(&path, tokenizer, reading);
-        if !path.is_dir() {
-            return read(path.into())?.hold_back(path);
-        }
-        let Some(train) = part(path, &["train"])? else {
-            let problem = "has no train.jsonl, train.txt, train.tsv or train.csv".into();
-            return Err(Error::Data { path: path.into(), problem });
-        };
-        let test = part(path, &["test"])?.map(read).transpose()?;
-        let validation = part(path, &["valid", "validation", "dev"])?.map(read).transpose()?;
-        let origin = train.clone();
-        let train = read(train)?;
+        Dataset::read(path, |file| Examples::read(file, tokenizer, reading))
+    }
+
+    fn read(path: &Path, read: impl Fn(&Path) -> Result<Examples>) -> Result<Dataset> {
+        let parts = Parts::of(path)?;
+        let test = parts.test.as_deref().map(&read).transpose()?;
+        let validation = parts.validation.as_deref().map(&read).transpose()?;
+        let train = read(&parts.train)?;
         match validation {
             Some(validation) => Ok(Dataset { train, validation, test, held_back: None }),
-            None => Ok(Dataset { test, ..train.hold_back(&origin)? }),
+            None => Ok(Dataset { test, ..train.hold_back(&parts.train)? }),
         }
     }
 }
@@ -97,61 +93,34 @@ impl Examples {
         if reading.max_length < 2 {
             return Err(Error::Config(format!("max_length is {}, and must be at least 2", reading.max_length)));
         }
-        let found = match extension(path) {
+        parts::known(path)?;
+        match extension(path) {
             "txt" => plain(path, tokenizer, reading)?,
-            kind if KINDS.contains(&kind) => pieced(path, tokenizer, reading)?,
-            _ => {
-                let problem = "is none of .jsonl, .txt, .tsv and .csv".into();
-                return Err(Error::Data { path: path.into(), problem });
-            }
-        };
-        if found.examples.is_empty() {
-            let problem = format!("nothing to learn: {} examples have no target that counts", found.left_out);
+            _ => pieced(path, tokenizer, reading)?,
+        }
+        .not_empty(path)
+    }
+
+    fn not_empty(self, path: &Path) -> Result<Examples> {
+        if self.examples.is_empty() {
+            let problem = format!("nothing to learn: {} examples have no target that counts", self.left_out);
             return Err(Error::Data { path: path.into(), problem });
         }
-        Ok(found)
+        Ok(self)
     }
 
     /// Holds the last tenth back, at least one.
     fn hold_back(mut self, path: &Path) -> Result<Dataset> {
-        let held_back = (self.examples.len() / HELD_BACK).max(1);
-        if self.examples.len() < 2 {
-            let problem =
-                "has one example, and one is needed for validation: give it more, or a folder with valid.jsonl";
-            return Err(Error::Data { path: path.into(), problem: problem.into() });
-        }
-        let rest = self.examples.split_off(self.examples.len() - held_back);
+        let rest = held_back(&mut self.examples, path)?;
+        let held_back = Some(rest.len());
         let adapters = self.adapters.split_off(self.examples.len());
         let validation = Examples { examples: rest, adapters, form: self.form, truncated: 0, left_out: 0 };
-        Ok(Dataset { train: self, validation, test: None, held_back: Some(held_back) })
+        Ok(Dataset { train: self, validation, test: None, held_back })
     }
-}
-
-/// The one file of a folder with one of these names.
-fn part(folder: &Path, names: &[&str]) -> Result<Option<PathBuf>> {
-    let paths = names.iter().flat_map(|name| KINDS.map(|kind| folder.join(format!("{name}.{kind}"))));
-    let found: Vec<PathBuf> = paths.filter(|path| path.is_file()).collect();
-    match &found[..] {
-        [one, other, ..] => {
-            let problem = format!("has both {} and {}: which one is meant?", name(one), name(other));
-            Err(Error::Data { path: folder.into(), problem })
-        }
-        _ => Ok(found.into_iter().next()),
-    }
-}
-
-fn name(path: &Path) -> std::borrow::Cow<'_, str> {
-    path.file_name().unwrap_or_default().to_string_lossy()
 }
 
 fn plain(path: &Path, tokenizer: &Tokenizer, reading: Reading) -> Result<Examples> {
-    let mut text = Vec::new();
-    std::io::Read::read_to_end(&mut lines::open(path)?, &mut text).map_err(Error::file(path))?;
-    let text = String::from_utf8(text).map_err(|error| {
-        let sound = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        lines::broken(path, 1 + sound.iter().filter(|byte| **byte == b'\n').count(), "is not UTF-8")
-    })?;
-    let tokens = tokenizer.encode(text.strip_prefix('\u{FEFF}').unwrap_or(&text))?;
+    let tokens = tokenizer.encode(&lines::whole(path)?)?;
     let examples = windows(&tokens, tokenizer.begins(), reading.max_length);
     Ok(Examples { adapters: vec![None; examples.len()], examples, form: Form::Plain, truncated: 0, left_out: 0 })
 }

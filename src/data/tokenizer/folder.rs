@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 /// Settings are small; a larger file is something else.
 const LARGEST: u64 = 16 << 20;
 
-/// A published folder and the settings in it.
+/// A published folder and the settings in it, or one file without any.
 pub struct Folder {
     path: PathBuf,
+    /// The name that the one file has in a folder.
+    alone: Option<&'static str>,
     /// `tokenizer_config.json`, then `special_tokens_map.json`: what names special tokens.
     pub names: [Value; 2],
     /// `generation_config.json`, then `config.json`: what numbers them.
@@ -19,15 +21,34 @@ pub struct Folder {
 impl Folder {
     /// Reads the settings; those that are not there are `null`.
     pub fn open(path: &Path) -> Result<Folder> {
+        if path.is_file() {
+            let alone = Some(Folder::name_of(path)?);
+            return Ok(Folder { path: path.into(), alone, names: Default::default(), numbers: Default::default() });
+        }
         let read = |name: &str| settings(&path.join(name));
         let names = [read("tokenizer_config.json")?, read("special_tokens_map.json")?];
         let numbers = [read("generation_config.json")?, read("config.json")?];
-        Ok(Folder { path: path.into(), names, numbers })
+        Ok(Folder { path: path.into(), alone: None, names, numbers })
+    }
+
+    /// What a tokenizer's one file is called in a folder.
+    pub fn name_of(path: &Path) -> Result<&'static str> {
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("json") => Ok("tokenizer.json"),
+            Some("txt") => Ok("vocab.txt"),
+            _ => {
+                let problem = "is no tokenizer: give a folder, a tokenizer.json or a vocab.txt";
+                Err(Error::Data { path: path.into(), problem: problem.into() })
+            }
+        }
     }
 
     /// The path of a file, if it is there.
     pub fn file(&self, name: &str) -> Option<PathBuf> {
-        Some(self.path.join(name)).filter(|path| path.is_file())
+        match self.alone {
+            Some(alone) => (alone == name).then(|| self.path.clone()),
+            None => Some(self.path.join(name)).filter(|path| path.is_file()),
+        }
     }
 
     /// An error about the folder as a whole.

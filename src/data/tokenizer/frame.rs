@@ -38,9 +38,9 @@ impl Frame {
         Ok(Frame { single, pair, segment })
     }
 
-    /// What stands in front of a text.
-    pub fn before(&self) -> &[u32] {
-        &self.single[0]
+    /// What stands in front of a text, and behind it.
+    pub fn single(&self) -> &[Vec<u32>; 2] {
+        &self.single
     }
 
     /// One text or two with all around them, in at most `max_length` tokens; none if there is no room at all.

@@ -19,6 +19,7 @@ mod pieces;
 mod special;
 
 use super::chat::{Message, Template};
+use super::{Framing, Masking};
 use crate::error::{Error, Result};
 use folder::Folder;
 use frame::Frame;
@@ -39,8 +40,9 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// The tokenizer of a folder, with special tokens and chat template where it has them. An error names the file that
-    /// is missing or broken.
+    /// The tokenizer of a folder, with special tokens and chat template where it has them, or one file alone, a
+    /// `tokenizer.json` or a `vocab.txt`, whatever its name before the dot. An error names the file that is missing or
+    /// broken.
     pub fn open(folder: &Path) -> Result<Tokenizer> {
         let files = Folder::open(folder)?;
         let (library, processor) = library::load(&files)?;
@@ -51,6 +53,11 @@ impl Tokenizer {
         let size = largest.map_or(0, |id| id as usize + 1);
         let clock = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs() as i64);
         Ok(Tokenizer { library, special, frame, template, folder: folder.into(), size, now: clock })
+    }
+
+    /// The name that a tokenizer's one file has in a model's folder; an error if it can be none.
+    pub fn file_name(path: &Path) -> Result<&'static str> {
+        Folder::name_of(path)
     }
 
     /// Lets chat templates that ask for the date see this one, in seconds since 1970 (UTC), and not that of opening.
@@ -105,6 +112,22 @@ impl Tokenizer {
         self.special.unk
     }
 
+    /// The token that stands for a hidden one.
+    pub fn mask(&self) -> Option<u32> {
+        self.special.mask
+    }
+
+    /// What an encoder expects around a text, and how it is hidden from it; an error where there is no token for that.
+    pub fn framing(&self) -> Result<Framing> {
+        let problem = "its tokenizer has no mask token, by which an encoder learns";
+        let Some(mask) = self.mask() else {
+            return Err(Error::Data { path: self.folder.clone(), problem: problem.into() });
+        };
+        let around = self.frame.single().clone();
+        let special = [&*self.special.all, &around.concat()].concat();
+        Ok(Framing { around, masking: Masking::new(mask, &special, self.size) })
+    }
+
     /// Every token that ends what a model writes: [`Tokenizer::eos`] and those of `generation_config.json`, ascending.
     pub fn ends(&self) -> &[u32] {
         &self.special.ends
@@ -113,7 +136,7 @@ impl Tokenizer {
     /// The token that this model expects in front of every text: the one for its beginning, if the files say that it is
     /// added (`add_bos_token`, else what `tokenizer.json` puts in front), and none otherwise, as with GPT-2.
     pub fn begins(&self) -> Option<u32> {
-        let framed = self.special.bos.filter(|&bos| self.frame.before().first() == Some(&bos));
+        let framed = self.special.bos.filter(|&bos| self.frame.single()[0].first() == Some(&bos));
         match self.special.add_bos {
             Some(true) => self.special.bos,
             Some(false) => None,

@@ -10,6 +10,10 @@ pub struct Special {
     pub eos: Option<u32>,
     pub pad: Option<u32>,
     pub unk: Option<u32>,
+    /// The token that stands for a hidden one.
+    pub mask: Option<u32>,
+    /// Every token that is no part of a text, ascending.
+    pub all: Vec<u32>,
     /// Every token that ends a generated text, ascending.
     pub ends: Vec<u32>,
     /// What the configuration says about a token in front of every text.
@@ -25,6 +29,14 @@ impl Special {
         let find = |kind: &str| find(files, library, kind);
         let (bos, eos) = (find("bos")?, find("eos")?);
         let (pad, unk) = (find("pad").unwrap_or(None), find("unk").unwrap_or(None));
+        // Some files name none, and have one that is called as it always is.
+        let mask = find("mask").unwrap_or(None);
+        let mask = mask.or_else(|| ["[MASK]", "<mask>"].iter().find_map(|name| library.token_to_id(name)));
+        let added = library.get_added_tokens_decoder();
+        let special = added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id);
+        let mut all: Vec<u32> = special.chain([bos, eos, pad, unk, mask].into_iter().flatten()).collect();
+        all.sort_unstable();
+        all.dedup();
         let known = |id: &u32| library.id_to_token(*id).is_some();
         let mut ends: Vec<u32> =
             files.numbers.iter().flat_map(|file| numbers(&file["eos_token_id"])).filter(known).collect();
@@ -34,7 +46,7 @@ impl Special {
         let by_name = [("bos_token", bos), ("eos_token", eos), ("pad_token", pad), ("unk_token", unk)];
         let named = |(name, id): (&str, Option<u32>)| Some((name.to_owned(), library.id_to_token(id?)?));
         let names = by_name.into_iter().filter_map(named).collect();
-        Ok(Special { bos, eos, pad, unk, ends, add_bos: files.names[0]["add_bos_token"].as_bool(), names })
+        Ok(Special { bos, eos, pad, unk, mask, all, ends, add_bos: files.names[0]["add_bos_token"].as_bool(), names })
     }
 }
 

@@ -16,6 +16,7 @@ use crate::lowrank::{ALL, chosen};
 use crate::module::Path as ModulePath;
 use crate::nn::{Arch, Model, ModelConfig};
 use crate::ops::quantised::Format;
+use crate::rng::Seed;
 use shards::Shards;
 use std::io::Read;
 use std::path::Path;
@@ -55,16 +56,33 @@ pub fn open(folder: &Path, context: Option<usize>, device: &Device) -> Result<Mo
 
 /// The same for sizes that were [read](read_config) there and may say another dropout.
 pub fn load(folder: &Path, config: &ModelConfig, device: &Device) -> Result<Model> {
-    read(folder, config, device, |_, _| Ok(()))
+    read(folder, config, None, device, |_, _| Ok(())).map(|(model, _)| model)
 }
 
-/// The same with the weights of linear layers, all but embeddings and head, in fewer bits: each is packed as it is read, so
+/// The same where the files may be for another task and lack this one's head: it is fresh then, a function of the seed. Gives
+/// the paths of its parameters as well.
+pub fn load_with_head(
+    folder: &Path,
+    config: &ModelConfig,
+    seed: Seed,
+    device: &Device,
+) -> Result<(Model, Vec<String>)> {
+    read(folder, config, Some(seed), device, |_, _| Ok(()))
+}
+
+/// The same, if a seed is given, and else all of it from the files, with the weights of linear layers, all but embeddings and head, in fewer bits: each is packed as it is read, so
 /// that no other form of it is ever on the device. The bits are those of [`quantise`](crate::lowrank::quantise()). Layers
-/// that are factors stay as they are.
+/// that are factors, and those that are fresh, stay as they are.
 ///
 /// A weight that is not finite, or too large for the format, is an error that names it.
-pub fn load_in(format: Format, folder: &Path, config: &ModelConfig, device: &Device) -> Result<Model> {
-    read(folder, config, device, |model, weights| weights.set_in(format, model))
+pub fn load_in(
+    format: Format,
+    folder: &Path,
+    config: &ModelConfig,
+    head: Option<Seed>,
+    device: &Device,
+) -> Result<(Model, Vec<String>)> {
+    read(folder, config, head, device, |model, weights| weights.set_in(format, model))
 }
 
 /// The same, one linear map after the other, embeddings and head too: `see` is given the path of each when its weight is
@@ -72,10 +90,11 @@ pub fn load_in(format: Format, folder: &Path, config: &ModelConfig, device: &Dev
 pub fn load_by_layer(
     folder: &Path,
     config: &ModelConfig,
+    head: Option<Seed>,
     device: &Device,
     see: &mut dyn FnMut(&mut Model, &str) -> Result<()>,
-) -> Result<Model> {
-    read(folder, config, device, |model, weights| {
+) -> Result<(Model, Vec<String>)> {
+    read(folder, config, head, device, |model, weights| {
         for path in chosen(model, &[ALL])? {
             weights.set_map(model, &path)?;
             see(model, &path)?;
@@ -84,28 +103,39 @@ pub fn load_by_layer(
     })
 }
 
-/// Sets some weights as `some` does, then all others.
+/// Sets some weights as `some` does, then all others. With a seed the files may lack a head: it is fresh then, and the paths
+/// of its parameters are returned.
 fn read(
     folder: &Path,
     config: &ModelConfig,
+    head: Option<Seed>,
     device: &Device,
     some: impl FnOnce(&mut Model, &mut Weights<'_>) -> Result<()>,
-) -> Result<Model> {
+) -> Result<(Model, Vec<String>)> {
     let shards = Shards::open(folder)?;
     check_table(config, shards.length()?, folder)?;
     let named = |error: Error| Error::Data { path: folder.join(CONFIG), problem: error.to_string() };
     let mut model = Model::unset(config, device).map_err(named)?;
-    let mut weights = Weights::of(&model, &shards, folder, device)?;
+    let (mut weights, fresh) = Weights::of(&model, &shards, folder, head.is_some(), device)?;
+    if let Some(seed) = head.filter(|_| !fresh.is_empty()) {
+        model.renew_head(seed, device);
+    }
     some(&mut model, &mut weights)?;
     weights.set(&ModulePath::root(), &mut model)?;
     device.wait()?;
-    Ok(model)
+    Ok((model, fresh))
+}
+
+/// Paths of the parameters that [`load_with_head`] makes fresh; reads no weights.
+pub fn lacking(folder: &Path, config: &ModelConfig) -> Result<Vec<String>> {
+    let (model, device) = (Model::unset(config, &Device::null())?, Device::null());
+    Ok(Weights::of(&model, &Shards::open(folder)?, folder, true, &device)?.1)
 }
 
 /// The context is the one size that no weight of a Llama confirms.
 fn check_table(config: &ModelConfig, weights: u64, folder: &Path) -> Result<()> {
     let bytes = (config.context * config.head_size() * size_of::<f32>()) as u64;
-    if config.arch == Arch::Gpt2 || bytes <= SMALL.max(weights) {
+    if config.arch != Arch::Llama || bytes <= SMALL.max(weights) {
         return Ok(());
     }
     let problem = format!(

@@ -5,7 +5,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::Files;
 use crate::io::folder::{write_file, write_pieces, write_whole};
-use crate::lowrank::{self, Factored};
+use crate::lowrank::{self, Factored, is_head};
 use crate::module::{Dense, Module, Path as ModulePath};
 use crate::nn::{Arch, Model};
 use crate::tensor::Tensor;
@@ -59,11 +59,11 @@ fn check(model: &Model, folder: &Path, beside: &Files) -> Result<()> {
     plain(model)
 }
 
-/// Every layer must be the matrix that the layout has, or factors.
+/// Every layer must be the matrix that the layout has, or factors: a GPT-2's are the other way round, but for a classifier's.
 fn plain(model: &Model) -> Result<()> {
-    let (llama, mut other) = (model.config().arch == Arch::Llama, None);
+    let (gpt2, mut other) = (model.config().arch == Arch::Gpt2, None);
     model.clone().visit_maps(&ModulePath::root(), &mut |path, map| {
-        let transposed = llama && !map.is_embedding();
+        let transposed = !map.is_embedding() && (!gpt2 || is_head(&path.to_string()));
         let plain = map.get::<Dense>().is_some_and(|dense| dense.transposed == transposed);
         if other.is_none() && !plain && map.get::<Factored>().is_none() {
             other = Some(path.to_string());

@@ -13,14 +13,14 @@ use crate::nn::Model;
 use crate::ops::quantised::Format;
 use crate::shape::Shape;
 use crate::tensor::Tensor;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Bytes that may be on their way to a device at a time: what a GPU's driver stages it holds until it has copied it.
 const STAGED: usize = 256 << 20;
 
 /// Weights by the model's paths.
-type Found = BTreeMap<String, Entry>;
+pub type Found = BTreeMap<String, Entry>;
 
 /// What the files have for a model and was not put in its place yet.
 pub struct Weights<'a> {
@@ -32,21 +32,28 @@ pub struct Weights<'a> {
 }
 
 impl<'a> Weights<'a> {
-    /// Finds every weight of the model; fails, with nothing read, if any is missing, unknown or does not fit.
-    pub fn of(model: &Model, shards: &'a Shards, folder: &Path, device: &'a Device) -> Result<Weights<'a>> {
+    /// Finds every weight of the model; fails, with nothing read, if any is missing, unknown or does not fit. Gives the
+    /// paths of a head that they lack as well, if they may.
+    pub fn of(
+        model: &Model,
+        shards: &'a Shards,
+        folder: &Path,
+        headless: bool,
+        device: &'a Device,
+    ) -> Result<(Weights<'a>, Vec<String>)> {
         let mut problems = Vec::new();
         let mut found = Found::new();
         for (name, entry) in shards.contents()? {
             let Some(path) = model.config().hub_path(&name) else { continue };
-            if found.insert(path.into(), entry).is_some() {
+            if found.insert(path, entry).is_some() {
                 problems.push(format!("{name} is there twice"));
             }
         }
-        compare(model, &found, &mut problems);
+        let fresh = compare(model, &found, headless, &mut problems);
         if !problems.is_empty() {
             return Err(Error::Data { path: folder.into(), problem: problems.join("; ") });
         }
-        Ok(Weights { shards, device, found, staged: 0 })
+        Ok((Weights { shards, device, found, staged: 0 }, fresh))
     }
 
     /// Sets what was not set yet of a model, or of the part of it at `path`.
@@ -77,11 +84,16 @@ impl<'a> Weights<'a> {
         let layers = chosen(model, &[ALL_LINEAR])?;
         let mut done = Ok(());
         model.visit_maps(&ModulePath::root(), &mut |path, map| {
-            if done.is_ok() && layers.contains(&path.to_string()) && map.get::<Dense>().is_some() {
+            if done.is_ok() && layers.contains(&path.to_string()) && self.has(path) && map.get::<Dense>().is_some() {
                 done = self.packed(&path.to_string(), map, format).map(|packed| map.replace(|_| packed));
             }
         });
         done
+    }
+
+    /// Whether the files have a weight for the layer at `path` that was not set yet.
+    fn has(&self, path: &ModulePath) -> bool {
+        self.found.contains_key(&format!("{path}.weight"))
     }
 
     fn packed(&mut self, path: &str, map: &LinearMap, format: Format) -> Result<Quantised> {
@@ -111,12 +123,18 @@ impl<'a> Weights<'a> {
     }
 }
 
-/// All that is missing, unknown, or of another type or shape.
-fn compare(model: &Model, found: &Found, problems: &mut Vec<String>) {
-    let mut known = Vec::new();
+/// All that is missing, unknown, or of another type or shape. Gives what may be missing: the parts of a head of which there
+/// is nothing.
+fn compare(model: &Model, found: &Found, headless: bool, problems: &mut Vec<String>) -> Vec<String> {
+    let (mut known, mut fresh) = (Vec::new(), Vec::new());
+    let first = |path: &str| path.split('.').next().unwrap_or_default().to_string();
+    let parts: BTreeSet<String> = found.keys().map(|path| first(path)).collect();
     model.visit(&ModulePath::root(), &mut |path, parameter| {
         let (path, shape) = (path.to_string(), parameter.tensor().shape());
         match found.get(&path) {
+            None if headless && model.config().is_of_head(&path) && !parts.contains(&first(&path)) => {
+                fresh.push(path.clone());
+            }
             None => problems.push(format!("{path} is missing, the model has {shape:?}")),
             Some(entry) => problems.extend(misfit(&path, entry, shape)),
         }
@@ -125,6 +143,7 @@ fn compare(model: &Model, found: &Found, problems: &mut Vec<String>) {
     known.sort_unstable();
     let extra = found.iter().filter(|(path, _)| known.binary_search(path).is_err());
     problems.extend(extra.map(|(path, entry)| format!("{path} {:?} is not known", entry.shape)));
+    fresh
 }
 
 fn misfit(path: &str, entry: &Entry, shape: &Shape) -> Option<String> {

@@ -41,7 +41,12 @@ pub struct Config {
     pub principal: bool,
     /// Whether the base stores its weights as [in, out]: nothing follows from it here.
     pub fan_in_fan_out: bool,
+    /// What PEFT calls the task, such as `CAUSAL_LM` or `SEQ_CLS`.
+    pub task_type: Option<String>,
 }
+
+/// What PEFT calls the classification of texts.
+pub(super) const CLASSIFICATION: &str = "SEQ_CLS";
 
 /// Starts that leave the base as it is.
 const PLAIN: [&str; 4] = ["gaussian", "orthogonal", "eva", "mica"];
@@ -49,6 +54,8 @@ const PLAIN: [&str; 4] = ["gaussian", "orthogonal", "eva", "mica"];
 #[derive(serde::Deserialize)]
 struct File {
     peft_type: String,
+    #[serde(default)]
+    task_type: Option<String>,
     #[serde(default)]
     base_model_name_or_path: Option<String>,
     #[serde(default = "eight")]
@@ -139,6 +146,7 @@ impl Config {
             dropout: file.lora_dropout.unwrap_or(0.0),
             principal: matches!(&file.init_lora_weights, Some(Init::Name(name)) if name == "pissa"),
             fan_in_fan_out: file.fan_in_fan_out.unwrap_or(false),
+            task_type: file.task_type,
         };
         config.check()?;
         Ok(config)
@@ -162,6 +170,11 @@ impl Config {
         Ok(())
     }
 
+    /// Whether PEFT names this module itself among those that are trained whole, be it there or not.
+    pub(super) fn is_usual(&self, module: &str) -> bool {
+        self.task_type.as_deref() == Some(CLASSIFICATION) && ["classifier", "score"].contains(&module)
+    }
+
     /// Factor on A B of a layer of this rank and alpha.
     pub fn scale(&self, rank: usize, alpha: f64) -> f64 {
         alpha / if self.rank_stabilised { (rank as f64).sqrt() } else { rank as f64 }
@@ -180,7 +193,7 @@ impl Config {
         let numbers = self.alphas.iter().map(|(name, alpha)| (name.clone(), number(*alpha))).collect();
         let written = Written {
             peft_type: "LORA",
-            task_type: "CAUSAL_LM",
+            task_type: self.task_type.as_deref(),
             base_model_name_or_path: self.base_model.as_deref(),
             inference_mode: true,
             r: self.rank,
@@ -215,7 +228,7 @@ impl Config {
 #[derive(Serialize)]
 struct Written<'a> {
     peft_type: &'a str,
-    task_type: &'a str,
+    task_type: Option<&'a str>,
     base_model_name_or_path: Option<&'a str>,
     inference_mode: bool,
     r: usize,

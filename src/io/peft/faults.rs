@@ -2,7 +2,7 @@
 
 use super::Adapter;
 use super::names::by_pattern;
-use super::sites::{HEAD, Kind, Named, Site, Target, chosen, keys, parameters, sites, tied_table};
+use super::sites::{Kind, Named, Site, Target, chosen, keys, parameters, sites, tied_table};
 use crate::dtype::{DType, Element};
 use crate::element;
 use crate::error::Result;
@@ -37,9 +37,9 @@ impl Adapter {
         let sites = sites(model);
         let targets = chosen(&self.config, &sites)?;
         let mut all = parameters(model);
-        if let Some(table) = tied_table(model) {
+        if let (Some(table), Some(head)) = (tied_table(model), model.config().hub_head()) {
             let weight = all.iter().find(|one| one.path == format!("{table}.weight")).cloned();
-            all.extend(weight.map(|weight| Named { name: format!("{HEAD}.weight"), ..weight }));
+            all.extend(weight.map(|weight| Named { name: format!("{head}.weight"), ..weight }));
         }
         let mut tables = Vec::new();
         for site in sites.iter().filter(|site| site.kind != Kind::Inner) {
@@ -57,7 +57,7 @@ impl Adapter {
         if expected.targets.is_empty() {
             faults.push(no_layer(&self.config.targets.words(), &expected.sites));
         }
-        for name in &self.config.whole {
+        for name in self.config.whole.iter().filter(|name| !self.config.is_usual(name)) {
             let meant = |one: &Named| is_whole(std::slice::from_ref(name), &one.name);
             if !expected.whole.iter().any(meant) {
                 faults.push(format!("modules_to_save: the model has no module that ends with {name:?}"));
@@ -117,7 +117,8 @@ impl Adapter {
         let target = |site: &Site| expected.targets.iter().find(|target| target.site.module == site.module);
         let get = |key: &String| self.tensors.get(key);
         let apart = |what: &str| {
-            let problem = format!("{HEAD} has {what} of its own here, and is the embedding's transpose in the model");
+            let name = &head.module;
+            let problem = format!("{name} has {what} of its own here, and is the embedding's transpose in the model");
             vec![format!("{problem}: untie the model's head first, where it can be")]
         };
         if let Some(above) = target(head) {

@@ -120,7 +120,7 @@ impl Adapter {
     /// A [r, in] and B [out, r] of a smaller rank. Of a head that has its embedding's factors turned, so are these.
     fn turned(&self, layer: &Read, all: &[Read], budget: Budget) -> Result<[Tensor; 2]> {
         let same = |x: &Tensor, y: &Tensor| Ok(x.shape() == y.shape() && x.to_vec::<f64>()? == y.to_vec::<f64>()?);
-        if layer.module == super::sites::HEAD {
+        if super::sites::HEADS.contains(&&*layer.module) {
             for table in all.iter().filter(|table| self.is_embedding(&table.module)) {
                 if same(&layer.a.t(), &table.b)? && same(&layer.b.t(), &table.a)? {
                     let [a, b] = table.shrunk(budget)?;

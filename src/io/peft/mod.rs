@@ -21,7 +21,7 @@ pub use names::Names;
 pub use place::Placed;
 pub use save::{About, save};
 
-use super::{decode, encode, write_plain};
+use super::{Files, decode, encode, write_plain};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::nn::Model;
@@ -31,6 +31,8 @@ use std::path::{Path, PathBuf};
 
 const CONFIG: &str = "adapter_config.json";
 const TENSORS: &str = "adapter_model.safetensors";
+/// Names of the classes of a classifier: a file of ours, which PEFT passes over as it has none.
+const LABELS: &str = "labels.json";
 
 /// What PEFT puts before every path.
 const PREFIX: &str = "base_model.model.";
@@ -47,6 +49,8 @@ pub struct Adapter {
     pub config: Config,
     /// Its tensors by their names in the file, without `base_model.model.`, in the types that they are stored in.
     pub tensors: BTreeMap<String, Tensor>,
+    /// Names of the classes, if it was written here for a model that classifies.
+    pub labels: Option<Vec<String>>,
 }
 
 /// Reads an adapter's folder. Whether its tensors fit each other and a model is another question: see [`Adapter::check`].
@@ -71,7 +75,15 @@ pub fn open(folder: &Path) -> Result<Adapter> {
             return Err(Error::Data { path, problem: format!("{name} is there with and without {PREFIX}") });
         }
     }
-    Ok(Adapter { folder: folder.into(), config, tensors })
+    Ok(Adapter { folder: folder.into(), config, tensors, labels: labels(&folder.join(LABELS))? })
+}
+
+fn labels(path: &Path) -> Result<Option<Vec<String>>> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let problem = |error: serde_json::Error| Error::Data { path: path.into(), problem: error.to_string() };
+    serde_json::from_slice(&regular(path, LONGEST_CONFIG)?).map(Some).map_err(problem)
 }
 
 /// The contents of a file, which is neither a folder nor a pipe.
@@ -88,15 +100,28 @@ fn regular(path: &Path, longest: u64) -> Result<Vec<u8>> {
 }
 
 impl Adapter {
-    /// Writes both files into a folder that is not there yet; its parent must be. The folder appears whole or not at all.
+    /// Names of the classes that a classifier trained beside it tells apart; `LABEL_0` and so on where only their number is
+    /// known, and none if it has no classifier.
+    pub fn classes(&self) -> Option<Vec<String>> {
+        let heads = ["score.weight", "classifier.weight", "classifier.out_proj.weight"];
+        let rows = heads.iter().find_map(|head| self.tensors.get(*head)?.shape().first().copied())?;
+        let named = self.labels.clone().filter(|labels| labels.len() == rows);
+        Some(named.unwrap_or_else(|| (0..rows).map(|number| format!("LABEL_{number}")).collect()))
+    }
+
+    /// Writes both files, and the names of classes if there are some, into a folder that is not there yet; its parent must
+    /// be. The folder appears whole or not at all.
     pub fn write(&self, folder: &Path) -> Result<()> {
         if folder.exists() {
             return Err(Error::Config(format!("{} is there already: give a folder that is not", folder.display())));
         }
         let tensors: Vec<Tensor> = self.tensors.values().map(Tensor::contiguous).collect();
         let named = self.tensors.keys().zip(&tensors).map(|(name, tensor)| (format!("{PREFIX}{name}"), tensor.array()));
-        let files = [(CONFIG.into(), self.config.to_json()), (TENSORS.into(), encode(named)?)];
-        write_plain(folder, &files.into())
+        let mut files = Files::from([(CONFIG.into(), self.config.to_json()), (TENSORS.into(), encode(named)?)]);
+        if let Some(labels) = &self.labels {
+            files.insert(LABELS.into(), serde_json::to_vec_pretty(labels).expect("names"));
+        }
+        write_plain(folder, &files)
     }
 }
 

@@ -1,9 +1,9 @@
 //! A model's adapters as PEFT reads them.
 
 use super::Adapter;
-use super::config::Config;
+use super::config::{CLASSIFICATION, Config};
 use super::names::{Names, exactly};
-use super::sites::{HEAD, Kind, Named, Site, keys, parameters, sites, tied_table};
+use super::sites::{Kind, Named, Site, keys, parameters, sites, tied_table};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::lowrank::{Initial, Lora, each};
@@ -113,9 +113,19 @@ impl Adapter {
             dropout,
             principal: false,
             fan_in_fan_out: model.config().arch == Arch::Gpt2,
+            task_type: task_type(model).map(str::to_owned),
         };
         config.settle(layers.iter().map(|layer| (&*layer.site.module, layer.rank(), layer.scale)));
-        Ok(Adapter { folder: Default::default(), config, tensors })
+        Ok(Adapter { folder: Default::default(), config, tensors, labels: model.config().labels.clone() })
+    }
+}
+
+/// What PEFT calls the model's task; it has no name for masked language modelling.
+fn task_type(model: &Model) -> Option<&'static str> {
+    match (&model.config().labels, model.config().arch.is_encoder()) {
+        (Some(_), _) => Some(CLASSIFICATION),
+        (None, false) => Some("CAUSAL_LM"),
+        (None, true) => None,
     }
 }
 
@@ -179,7 +189,12 @@ struct Whole {
 
 fn whole(model: &Model, layers: &[Layer]) -> Result<Whole> {
     let all = parameters(model);
-    let module = |name: &str| name.rsplit_once('.').map_or(String::new(), |(module, _)| module.to_string());
+    let module = |name: &str| match name.rsplit_once('.') {
+        // PEFT takes a classifier as a whole, also one of several maps.
+        Some((module, _)) if module.starts_with("classifier.") => "classifier".to_string(),
+        Some((module, _)) => module.to_string(),
+        None => String::new(),
+    };
     let mut modules = BTreeSet::new();
     for one in all.iter().filter(|one| one.trains) {
         let module = module(&one.name);
@@ -198,9 +213,14 @@ fn whole(model: &Model, layers: &[Layer]) -> Result<Whole> {
     let mut parameters: BTreeMap<String, Tensor> = held.map(value).collect();
     // A head that is the embedding's transpose learns with it.
     let table = tied_table(model).map(|table| format!("{}.weight", model.config().hub_name(table)));
-    if let Some(value) = table.and_then(|table| parameters.get(&table).cloned()) {
-        modules.insert(HEAD.into());
-        parameters.insert(format!("{HEAD}.weight"), value);
+    let shared = table.and_then(|table| parameters.get(&table).cloned());
+    if let (Some(value), Some(head)) = (shared, model.config().hub_head()) {
+        if model.config().arch.is_encoder() {
+            let problem = "which the head shares, whose bias PEFT's files would have to hold too: freeze it";
+            return Err(Error::Config(format!("embeddings.word_embeddings trains, {problem}")));
+        }
+        modules.insert(head.into());
+        parameters.insert(format!("{head}.weight"), value);
     }
     Ok(Whole { modules, parameters })
 }

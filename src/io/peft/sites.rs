@@ -3,12 +3,13 @@
 use super::config::Config;
 use super::names::{Candidate, Names, by_pattern, named, targets};
 use crate::error::Result;
+use crate::lowrank::is_head;
 use crate::module::{LinearMap, Module, Path};
 use crate::nn::{Arch, Model};
 use crate::shape::Shape;
 
-/// What a head is called.
-pub(super) const HEAD: &str = "lm_head";
+/// What output heads over tokens are called.
+pub(super) const HEADS: [&str; 3] = ["lm_head", "cls.predictions.decoder", "lm_head.decoder"];
 
 /// A module that could have an adapter.
 #[derive(Clone, Debug)]
@@ -28,7 +29,7 @@ pub(super) enum Kind {
     Inner,
     /// A table that is read by rows.
     Embedding,
-    /// An output head with weights of its own.
+    /// What makes the logits, of tokens or of classes, with weights of its own.
     Head,
     /// An output head that is the embedding's transpose: a module there, and none here.
     Tied,
@@ -53,8 +54,13 @@ pub(super) struct Named {
 
 /// The path of the table that is the head's transpose, if the head has no weights of its own.
 pub(super) fn tied_table(model: &Model) -> Option<&'static str> {
-    let tied = model.config().tied;
-    tied.then_some(if model.config().arch == Arch::Gpt2 { "wte" } else { "model.embed_tokens" })
+    let config = model.config();
+    let table = match config.arch {
+        Arch::Gpt2 => "wte",
+        Arch::Llama => "model.embed_tokens",
+        Arch::Bert | Arch::Roberta => "embeddings.word_embeddings",
+    };
+    (config.tied && config.labels.is_none()).then_some(table)
 }
 
 /// All modules that could have adapters, in the order of the model; a tied head last.
@@ -65,33 +71,25 @@ pub(super) fn sites(model: &Model) -> Vec<Site> {
     let config = model.config();
     copy.visit_maps(&Path::root(), &mut |path, map: &mut LinearMap| {
         let path = path.to_string();
-        let kind = match &*path {
-            HEAD => Kind::Head,
-            _ if map.is_embedding() => Kind::Embedding,
-            _ => Kind::Inner,
+        let kind = match map.is_embedding() {
+            true => Kind::Embedding,
+            false if is_head(&path) => Kind::Head,
+            false => Kind::Inner,
         };
-        all.push(Site { module: module_name(config, &path), path, sizes: map.sizes(), kind });
+        all.push(Site { module: config.hub_name(&path), path, sizes: map.sizes(), kind });
     });
     let table = tied_table(model).and_then(|table| all.iter().find(|site| site.path == table));
-    if let Some(&Site { ref path, sizes: [input, output], .. }) = table {
-        all.push(Site { path: path.clone(), module: HEAD.into(), sizes: [output, input], kind: Kind::Tied });
+    if let (Some(&Site { ref path, sizes: [input, output], .. }), Some(head)) = (table, config.hub_head()) {
+        all.push(Site { path: path.clone(), module: head.into(), sizes: [output, input], kind: Kind::Tied });
     }
     all
-}
-
-/// The name of what the model has at a path; the head lies beside the body in both families.
-fn module_name(config: &crate::nn::ModelConfig, path: &str) -> String {
-    if path == HEAD { path.into() } else { config.hub_name(path) }
 }
 
 /// Parameters that are no adapter's, in the order of the model.
 pub(super) fn parameters(model: &Model) -> Vec<Named> {
     let of_adapter = |path: &str| path.rsplit('.').next().is_some_and(|last| last.starts_with("lora_"));
     let named = |(path, parameter): (String, crate::Parameter)| {
-        let name = match path.strip_prefix(HEAD) {
-            Some(_) => path.clone(),
-            None => model.config().hub_name(&path),
-        };
+        let name = model.config().hub_name(&path);
         Named { name, shape: *parameter.tensor().shape(), trains: parameter.trains(), path }
     };
     model.parameters().into_iter().filter(|(path, _)| !of_adapter(path)).map(named).collect()

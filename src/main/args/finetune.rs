@@ -1,9 +1,10 @@
 //! Flags of `finetune`.
 
 use super::common::Common;
+use super::word;
 use clap::{Args, ValueEnum};
 use eckart::ops::quantised::Format;
-use eckart::train::{Adapter, Config, Method, Ranks};
+use eckart::train::{Adapter, Config, Method, Ranks, Task};
 use eckart::{Error, Result};
 use std::path::PathBuf;
 
@@ -78,6 +79,12 @@ pub struct Finetune {
     /// Folder with train.jsonl and valid.jsonl, or one file: jsonl, txt, tsv or csv
     #[arg(long, value_name = "PATH", required_unless_present_any = ["config", "resume"])]
     data: Option<PathBuf>,
+    /// What it learns: lm, a language, or classify, for the classes in a table
+    #[arg(long, value_parser = word::<Task>)]
+    task: Option<Task>,
+    /// Columns of a table to classify, text,label or text,text,label; found by usual names without it
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    columns: Option<Vec<String>>,
     /// What is trained, and how; lora unless said otherwise
     #[arg(long)]
     method: Option<Way>,
@@ -151,7 +158,7 @@ impl Finetune {
 
     fn apply(&self, config: &mut Config) {
         self.common.apply(config);
-        set!(self, config: model, data, adapter_dropout, weight_decay, report_every, patience);
+        set!(self, config: model, data, task, columns, adapter_dropout, weight_decay, report_every, patience);
         if let Some(way) = self.method {
             way.set(config);
         }

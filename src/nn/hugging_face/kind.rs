@@ -10,15 +10,19 @@ pub enum Kind {
     Mistral,
     Qwen2,
     Qwen3,
+    Bert,
+    Roberta,
 }
 
 impl Kind {
-    const ALL: [(&str, Kind); 5] = [
+    const ALL: [(&str, Kind); 7] = [
         ("gpt2", Kind::Gpt2),
         ("llama", Kind::Llama),
         ("mistral", Kind::Mistral),
         ("qwen2", Kind::Qwen2),
         ("qwen3", Kind::Qwen3),
+        ("bert", Kind::Bert),
+        ("roberta", Kind::Roberta),
     ];
 
     pub fn named(name: &str) -> Result<Kind> {

@@ -1,12 +1,13 @@
 //! Reading a `config.json`. Where it says nothing, what the family's own class takes is taken; what would change numbers
 //! and is not supported is refused by name.
 
-use super::super::config::{Arch, AttentionBias, ModelConfig};
+use super::super::config::{Activation, Arch, AttentionBias, ModelConfig};
 use super::kind::Kind;
 use super::rope::{Rope, refused};
 use crate::error::{Error, Result};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 /// What is read, under the names of both families; other keys change no numbers.
@@ -28,7 +29,7 @@ pub struct File {
     pub head_dim: Option<usize>,
     #[serde(alias = "n_inner")]
     pub intermediate_size: Option<usize>,
-    #[serde(alias = "layer_norm_epsilon")]
+    #[serde(alias = "layer_norm_epsilon", alias = "layer_norm_eps")]
     pub rms_norm_eps: Option<f64>,
     #[serde(alias = "activation_function")]
     pub hidden_act: Option<String>,
@@ -49,6 +50,15 @@ pub struct File {
     pub scale_attn_by_inverse_layer_idx: Option<bool>,
     pub add_cross_attention: Option<bool>,
     pub quantization_config: Option<IgnoredAny>,
+    pub type_vocab_size: Option<usize>,
+    pub position_embedding_type: Option<String>,
+    pub is_decoder: Option<bool>,
+    /// Negative where there is none.
+    pub pad_token_id: Option<i64>,
+    pub architectures: Option<Vec<String>>,
+    pub num_labels: Option<usize>,
+    pub id2label: Option<Map<String, Value>>,
+    pub problem_type: Option<String>,
     pub eckart: Option<Own>,
 }
 
@@ -65,8 +75,8 @@ fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<usize>>, 
 }
 
 impl ModelConfig {
-    /// Reads the text of a `config.json` of a GPT-2, Llama, Mistral, Qwen2 or Qwen3. The context is the longest that the
-    /// model has positions for.
+    /// Reads the text of a `config.json` of a GPT-2, Llama, Mistral, Qwen2, Qwen3, BERT or RoBERTa. The context is the
+    /// longest that the model has positions for.
     pub fn from_hugging_face(text: &str) -> Result<ModelConfig> {
         ModelConfig::from_hugging_face_within(text, None)
     }
@@ -79,12 +89,15 @@ impl ModelConfig {
         file.refuse(kind)?;
         let config = match kind {
             Kind::Gpt2 => file.gpt2(),
+            Kind::Bert => file.encoder(Arch::Bert),
+            Kind::Roberta => file.encoder(Arch::Roberta),
             _ => file.llama(kind)?,
         };
+        let config = ModelConfig { labels: file.labels()?, ..config };
         let mut config = file.within(kind, context, config)?;
         config.validate()?;
         let ranks = file.eckart.map_or_else(BTreeMap::new, |own| own.ranks);
-        config.ranks = ranks.into_iter().map(|(name, rank)| (config.path_of(name), rank)).collect();
+        config.ranks = ranks.into_iter().map(|(name, rank)| (config.hub_path(&name).unwrap_or(name), rank)).collect();
         Ok(config)
     }
 }
@@ -101,7 +114,26 @@ impl File {
             kv_heads: heads,
             width: self.hidden_size,
             hidden: self.intermediate_size.unwrap_or(self.hidden_size.saturating_mul(4)),
+            padding: self.pad_token_id.and_then(|id| u32::try_from(id).ok()),
             ..ModelConfig::new(arch, 1, 1, 1, 1, 1)
+        }
+    }
+
+    /// Defaults are those of both classes.
+    fn encoder(&self, arch: Arch) -> ModelConfig {
+        let sizes = self.sizes(arch);
+        ModelConfig {
+            hidden: self.intermediate_size.unwrap_or(3072),
+            norm_epsilon: self.rms_norm_eps.unwrap_or(1e-12),
+            tied: self.tie_word_embeddings.unwrap_or(true),
+            segments: self.type_vocab_size.unwrap_or(2),
+            activation: match self.hidden_act.as_deref() {
+                Some("gelu_new" | "gelu_pytorch_tanh") => Activation::GeluTanh,
+                Some("relu") => Activation::Relu,
+                _ => Activation::Gelu,
+            },
+            padding: sizes.padding.or(Some(if arch == Arch::Roberta { 1 } else { 0 })),
+            ..sizes
         }
     }
 

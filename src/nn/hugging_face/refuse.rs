@@ -12,23 +12,26 @@ impl File {
         if self.quantization_config.is_some() {
             return refused("quantization_config: quantized weights are not supported");
         }
-        // Both names stand for one function.
+        // Two names stand for the form with tanh.
         let (usual, known): (_, &[&str]) = match kind {
             Kind::Gpt2 => ("gelu_new", &["gelu_new", "gelu_pytorch_tanh"]),
+            Kind::Bert | Kind::Roberta => ("gelu", &["gelu", "gelu_new", "gelu_pytorch_tanh", "relu"]),
             _ => ("silu", &["silu"]),
         };
         let activation = self.hidden_act.as_deref().unwrap_or(usual);
         if !known.contains(&activation) {
-            return refused(&format!("activation {activation}: only {usual} is supported for {}", self.model_type));
-        }
-        if kind != Kind::Gpt2 {
-            return Ok(());
+            let known = if known.len() > 2 { known.join(", ") } else { usual.into() };
+            return refused(&format!("activation {activation}: only {known} is supported for {}", self.model_type));
         }
         // `reorder_and_upcast_attn` is not among them: in single precision it changes nothing.
+        let (gpt2, encoder) = (kind == Kind::Gpt2, matches!(kind, Kind::Bert | Kind::Roberta));
+        let relative = self.position_embedding_type.as_deref().is_some_and(|kind| kind != "absolute");
         let unusual = [
-            ("scale_attn_weights", self.scale_attn_weights == Some(false)),
-            ("scale_attn_by_inverse_layer_idx", self.scale_attn_by_inverse_layer_idx == Some(true)),
-            ("add_cross_attention", self.add_cross_attention == Some(true)),
+            ("scale_attn_weights", gpt2 && self.scale_attn_weights == Some(false)),
+            ("scale_attn_by_inverse_layer_idx", gpt2 && self.scale_attn_by_inverse_layer_idx == Some(true)),
+            ("add_cross_attention", (gpt2 || encoder) && self.add_cross_attention == Some(true)),
+            ("is_decoder", encoder && self.is_decoder == Some(true)),
+            ("position_embedding_type", encoder && relative),
         ];
         match unusual.iter().find(|(_, set)| *set) {
             Some((name, _)) => refused(&format!("{name}: only the usual value is supported")),
@@ -38,7 +41,7 @@ impl File {
 
     /// For sequences of at most `context` tokens.
     pub fn within(&self, kind: Kind, context: Option<usize>, config: ModelConfig) -> Result<ModelConfig> {
-        let all = self.max_position_embeddings;
+        let all = self.max_position_embeddings.saturating_sub(config.first_position());
         let context = context.unwrap_or(all);
         if context > all {
             return refused(&format!("context {context} is more than the model's {all} positions"));
@@ -57,7 +60,7 @@ impl File {
     fn window(&self, kind: Kind) -> Result<Option<usize>> {
         let window = self.sliding_window.unwrap_or(Some(4096));
         let used = match kind {
-            Kind::Gpt2 | Kind::Llama => false,
+            Kind::Gpt2 | Kind::Llama | Kind::Bert | Kind::Roberta => false,
             Kind::Mistral => true,
             Kind::Qwen2 | Kind::Qwen3 => match &self.layer_types {
                 Some(types) => slides(types)?,

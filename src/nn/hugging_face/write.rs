@@ -1,6 +1,7 @@
 //! Writing a `config.json`.
 
-use super::super::config::{Arch, AttentionBias, ModelConfig};
+use super::super::config::{Activation, Arch, AttentionBias, ModelConfig};
+use super::labels;
 use super::rope::written;
 use serde_json::{Map, Value, json};
 
@@ -13,11 +14,13 @@ impl ModelConfig {
         let mut file = match self.arch {
             Arch::Gpt2 => self.gpt2(),
             Arch::Llama => self.llama(),
+            Arch::Bert | Arch::Roberta => self.encoder(),
         };
-        let (_, class) = self.names();
+        let (kind, class, head) = self.names();
+        let task = if self.labels.is_some() { "ForSequenceClassification" } else { head };
         let usual = json!({
-            "model_type": self.names().0,
-            "architectures": [class],
+            "model_type": kind,
+            "architectures": [format!("{class}{task}")],
             "vocab_size": self.vocabulary,
             "tie_word_embeddings": self.tied,
             "torch_dtype": "float32",
@@ -25,9 +28,13 @@ impl ModelConfig {
             "use_cache": true,
             "bos_token_id": null,
             "eos_token_id": null,
+            "pad_token_id": self.padding,
         });
         let entries = file.as_object_mut().expect("an object");
-        entries.extend(usual.as_object().expect("an object").clone());
+        let labels = self.labels.as_deref().map(labels::written);
+        for more in [Some(usual), labels].into_iter().flatten() {
+            entries.extend(more.as_object().expect("an object").clone());
+        }
         if !self.ranks.is_empty() {
             let ranks = self.ranks.iter().map(|(path, rank)| (self.hub_name(path), json!(rank)));
             entries.insert("eckart".into(), json!({"ranks": ranks.collect::<Map<String, Value>>()}));
@@ -35,17 +42,38 @@ impl ModelConfig {
         file
     }
 
-    /// `model_type` and the class of its language model.
-    fn names(&self) -> (&'static str, &'static str) {
+    /// `model_type`, and how the class of its language model begins and ends.
+    fn names(&self) -> (&'static str, &'static str, &'static str) {
         let plain = self.attention_bias == AttentionBias::None && !self.mlp_bias;
         match self.arch {
-            Arch::Gpt2 => ("gpt2", "GPT2LMHeadModel"),
-            Arch::Llama if self.qk_norm => ("qwen3", "Qwen3ForCausalLM"),
-            Arch::Llama if self.attention_bias == AttentionBias::Qkv => ("qwen2", "Qwen2ForCausalLM"),
+            Arch::Gpt2 => ("gpt2", "GPT2", "LMHeadModel"),
+            Arch::Llama if self.qk_norm => ("qwen3", "Qwen3", "ForCausalLM"),
+            Arch::Llama if self.attention_bias == AttentionBias::Qkv => ("qwen2", "Qwen2", "ForCausalLM"),
             // A Llama's own class insists on this although the size of its heads is given.
-            Arch::Llama if plain && !self.width.is_multiple_of(self.heads) => ("mistral", "MistralForCausalLM"),
-            Arch::Llama => ("llama", "LlamaForCausalLM"),
+            Arch::Llama if plain && !self.width.is_multiple_of(self.heads) => ("mistral", "Mistral", "ForCausalLM"),
+            Arch::Llama => ("llama", "Llama", "ForCausalLM"),
+            Arch::Bert => ("bert", "Bert", "ForMaskedLM"),
+            Arch::Roberta => ("roberta", "Roberta", "ForMaskedLM"),
         }
+    }
+
+    fn encoder(&self) -> Value {
+        json!({
+            "max_position_embeddings": self.positions() + self.first_position(),
+            "hidden_size": self.width,
+            "intermediate_size": self.hidden,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "hidden_act": match self.activation {
+                Activation::Gelu => "gelu",
+                Activation::GeluTanh => "gelu_new",
+                Activation::Relu => "relu",
+            },
+            "layer_norm_eps": self.norm_epsilon,
+            "type_vocab_size": self.segments,
+            "hidden_dropout_prob": self.dropout,
+            "attention_probs_dropout_prob": 0.0,
+        })
     }
 
     fn gpt2(&self) -> Value {

@@ -22,6 +22,49 @@ fn read(file: Value) -> Result<ModelConfig> {
     ModelConfig::from_hugging_face(&file.to_string())
 }
 
+fn bert() -> Value {
+    json!({"model_type": "bert", "vocab_size": 30522, "max_position_embeddings": 512, "num_hidden_layers": 12,
+        "num_attention_heads": 12, "hidden_size": 768, "intermediate_size": 3072, "architectures": ["BertForMaskedLM"]})
+}
+
+fn names(count: usize) -> Option<Vec<String>> {
+    Some(["no", "maybe", "yes"][..count].iter().map(|name| name.to_string()).collect())
+}
+
+#[test]
+fn encoders_are_read() {
+    let config = read(bert()).unwrap();
+    assert_eq!((config.arch, config.norm_epsilon, config.segments, config.padding), (Arch::Bert, 1e-12, 2, Some(0)));
+    assert_eq!((config.activation, config.context, config.labels), (Activation::Gelu, 512, None));
+    let roberta = json!({"model_type": "roberta", "max_position_embeddings": 514, "layer_norm_eps": 1e-5,
+        "type_vocab_size": 1, "hidden_act": "gelu_new"});
+    let config = read(with(bert(), roberta.clone())).unwrap();
+    assert_eq!((config.context, config.first_position(), config.segments), (512, 2, 1));
+    assert_eq!((config.activation, config.norm_epsilon), (Activation::GeluTanh, 1e-5));
+    let far = read(with(with(bert(), roberta), json!({"pad_token_id": 9}))).unwrap();
+    assert_eq!((far.context, far.first_position()), (504, 10));
+}
+
+#[test]
+fn classes_are_read_by_their_numbers() {
+    let class = json!({"architectures": ["BertForSequenceClassification"]});
+    let of = |more: Value| read(with(with(bert(), class.clone()), more));
+    assert_eq!(of(json!({"id2label": {"1": "maybe", "0": "no", "2": "yes"}})).unwrap().labels, names(3));
+    let unnamed = |count: usize| Some((0..count).map(|i| format!("LABEL_{i}")).collect::<Vec<_>>());
+    assert_eq!(of(json!({})).unwrap().labels, unnamed(2));
+    assert_eq!(of(json!({"num_labels": 5})).unwrap().labels, unnamed(5));
+    assert_eq!(read(with(bert(), json!({"id2label": {"0": "no", "1": "yes"}}))).unwrap().labels, None);
+    for (more, word) in [
+        (json!({"id2label": {"0": "no", "2": "yes"}}), "no name for 1"),
+        (json!({"num_labels": 1}), "1 labels"),
+        (json!({"num_labels": 1_u64 << 40}), "labels"),
+        (json!({"problem_type": "regression"}), "problem_type regression"),
+    ] {
+        let error = of(more).unwrap_err().to_string();
+        assert!(error.contains(word), "{error}");
+    }
+}
+
 #[test]
 fn both_families_are_read() {
     let config = read(llama()).unwrap();
@@ -103,6 +146,16 @@ fn what_would_change_numbers_is_refused_by_name() {
     ] {
         refused(gpt2(), changes, word);
     }
+    for (changes, word) in [
+        (json!({"hidden_act": "silu"}), "activation silu: only gelu, gelu_new, gelu_pytorch_tanh, relu"),
+        (json!({"position_embedding_type": "relative_key"}), "position_embedding_type"),
+        (json!({"is_decoder": true}), "is_decoder"),
+        (json!({"tie_word_embeddings": false}), "tied is false"),
+        (json!({"type_vocab_size": 0}), "segments is 0"),
+        (json!({"model_type": "roberta", "pad_token_id": 4_000_000_000_u32}), "context is 0"),
+    ] {
+        refused(bert(), changes, word);
+    }
     let same = json!({"scale_attn_weights": true, "scale_attn_by_inverse_layer_idx": false,
         "add_cross_attention": false, "reorder_and_upcast_attn": true, "activation_function": "gelu_pytorch_tanh"});
     assert_eq!(read(with(gpt2(), same)).unwrap(), read(gpt2()).unwrap());
@@ -132,7 +185,13 @@ fn what_is_written_is_read_again() {
         ("llama", ModelConfig { attention_bias: AttentionBias::All, mlp_bias: true, rope_theta: 5.0, ..usual.clone() }),
         ("mistral", ModelConfig { head_dim: Some(6), width: 18, ..usual.clone() }),
         ("qwen2", ModelConfig { attention_bias: AttentionBias::Qkv, rope_scaling: llama3, ..usual.clone() }),
-        ("qwen3", ModelConfig { qk_norm: true, head_dim: Some(8), attention_bias: AttentionBias::All, ..usual }),
+        (
+            "qwen3",
+            ModelConfig { qk_norm: true, head_dim: Some(8), attention_bias: AttentionBias::All, ..usual.clone() },
+        ),
+        ("llama", ModelConfig { labels: names(3), padding: Some(2), tied: false, ..usual }),
+        ("bert", ModelConfig { activation: Activation::Relu, ..ModelConfig::new(Arch::Bert, 50, 64, 2, 4, 16) }),
+        ("roberta", ModelConfig { labels: names(2), ..ModelConfig::new(Arch::Roberta, 50, 64, 2, 4, 16) }),
     ];
     for (name, config) in configs {
         let file = config.to_hugging_face();
