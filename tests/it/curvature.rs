@@ -13,7 +13,7 @@ use eckart::{DType, Device, Module, Seed, Tensor};
 /// The problem's batch as a sample.
 fn sample(problem: &Problem) -> Sample {
     let words = |x: &Tensor| x.to_vec::<u32>().unwrap();
-    Sample::new(vec![Batch { ids: words(&problem.ids), targets: words(&problem.targets), context: 5 }])
+    Sample::new(vec![Batch { ids: words(&problem.ids), targets: words(&problem.targets), context: 5, ..Batch::default() }])
 }
 
 fn survey(names: &str, samples: u64, seed: u64) -> Survey {

@@ -83,7 +83,7 @@ fn they_are_saved_and_opened_to_the_bit() {
         };
         assert_eq!(counted(Device::null()), counted(Device::cpu()));
         // Dense layers go into fewer bits, and factors stay.
-        let mut packed = hub::load_in(Format::Int8, &folder, opened.config(), &Device::cpu()).unwrap();
+        let (mut packed, _) = hub::load_in(Format::Int8, &folder, opened.config(), None, &Device::cpu()).unwrap();
         let mut count = 0;
         each::<Factored>(&mut packed, |_, _| count += 1);
         assert_eq!(count, 2);

@@ -1,6 +1,6 @@
 //! Models of files whose weights are packed into fewer bits as they are read.
 
-use crate::hub::{NAMES, folder};
+use crate::hub::{folder, names};
 use eckart::io::{Files, hub};
 use eckart::lowrank::{ALL_LINEAR, quantise};
 use eckart::nn::{Arch, Model, ModelConfig};
@@ -25,6 +25,10 @@ fn sizes(folder: &Path) -> ModelConfig {
     hub::read_config(folder, 16).unwrap()
 }
 
+fn packed(format: Format, folder: &Path, device: &Device) -> Model {
+    hub::load_in(format, folder, &sizes(folder), None, device).unwrap().0
+}
+
 /// A model with layers of many sizes, in a folder.
 fn large(home: &Path) -> PathBuf {
     let config = ModelConfig { tied: false, ..ModelConfig::new(Arch::Llama, 50, 16, 3, 4, 64) };
@@ -36,22 +40,22 @@ fn large(home: &Path) -> PathBuf {
 #[test]
 fn the_bits_are_those_of_quantising_afterwards() {
     let device = Device::cpu();
-    for name in NAMES {
+    for name in names() {
         let (folder, config) = (folder(name), sizes(&folder(name)));
         for format in Format::ALL {
-            let packed = hub::load_in(format, &folder, &config, &device).unwrap();
+            let packed = packed(format, &folder, &device);
             let mut after = hub::load(&folder, &config, &device).unwrap();
             let layers = quantise(&mut after, format, &[ALL_LINEAR]).unwrap();
             assert!(!layers.is_empty());
             assert_eq!(bits(&packed), bits(&after), "{name} {format}");
-            let each = hub::load_by_layer(&folder, &config, &device, &mut |model, path| {
+            let each = hub::load_by_layer(&folder, &config, None, &device, &mut |model, path| {
                 if layers.iter().any(|layer| layer == path) {
                     quantise(model, format, &[path]).map(drop)
                 } else {
                     Ok(())
                 }
             });
-            assert_eq!(bits(&each.unwrap()), bits(&after), "{name} {format}, layer by layer");
+            assert_eq!(bits(&each.unwrap().0), bits(&after), "{name} {format}, layer by layer");
         }
     }
 }
@@ -64,7 +68,7 @@ pub fn peaks(device: fn() -> Device) {
     let config = sizes(&folder);
     for format in Format::ALL {
         let whole = device();
-        let model = hub::load_in(format, &folder, &config, &whole).unwrap();
+        let model = packed(format, &folder, &whole);
         let [live, peak] = [whole.ledger().live(), whole.ledger().peak()].map(|bytes| bytes.total());
         assert_eq!(peak, live, "{format}");
         drop(model);
@@ -75,7 +79,7 @@ pub fn peaks(device: fn() -> Device) {
         let each = device();
         let all = eckart::lowrank::chosen(&mut hub::load(&folder, &config, &Device::null()).unwrap(), &[ALL_LINEAR]);
         let all = all.unwrap();
-        let model = hub::load_by_layer(&folder, &config, &each, &mut |model, path| {
+        let model = hub::load_by_layer(&folder, &config, None, &each, &mut |model, path| {
             if all.iter().any(|layer| layer == path) { quantise(model, format, &[path]).map(drop) } else { Ok(()) }
         });
         assert_eq!(each.ledger().live().total(), live);
@@ -98,10 +102,10 @@ fn opening_takes_no_more_than_what_is_opened() {
 fn opening_takes_no_more_on_a_gpu() {
     let Some(device) = crate::gpu::device() else { return };
     peaks(|| crate::gpu::device().expect("it was there a moment ago"));
-    let (folder, config) = (folder("qwen2"), sizes(&folder("qwen2")));
+    let folder = folder("qwen2");
     for format in Format::ALL {
-        let here = hub::load_in(format, &folder, &config, &Device::cpu()).unwrap();
-        assert_eq!(bits(&hub::load_in(format, &folder, &config, &device).unwrap()), bits(&here), "{format}");
+        let here = packed(format, &folder, &Device::cpu());
+        assert_eq!(bits(&packed(format, &folder, &device)), bits(&here), "{format}");
     }
 }
 
@@ -125,7 +129,7 @@ fn what_cannot_be_packed_is_named() {
     };
     let error = |value, format| {
         let path = spoilt(value);
-        let error = hub::load_in(format, &path, &sizes(&path), &Device::cpu()).map(drop).unwrap_err().to_string();
+        let error = hub::load_in(format, &path, &sizes(&path), None, &Device::cpu()).map(drop).unwrap_err().to_string();
         std::fs::remove_dir_all(path).unwrap();
         error
     };

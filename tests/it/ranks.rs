@@ -189,7 +189,7 @@ fn candidates_say_what_steps_along_them_do() {
     let batch = |first: u32| {
         let ids: Vec<u32> = (0..20).map(|i| (first + 3 * i + i * i) % 7).collect();
         let targets = ids.iter().map(|id| (3 * id + 1) % 7).collect();
-        Batch { ids, targets, context: 5 }
+        Batch { ids, targets, context: 5, ..Batch::default() }
     };
     let propose = Sample::new(vec![batch(1), batch(2)]);
     let judge = Sample::new(vec![batch(3)]);

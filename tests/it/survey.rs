@@ -18,7 +18,7 @@ fn batches() -> Vec<Batch> {
     let batch = |first: u32, ignored: usize| {
         let ids: Vec<u32> = (0..10).map(|i| (first + 3 * i + i * i) % 7).collect();
         let target = |i: usize| if i < ignored { IGNORED } else { (first + 5 * i as u32 + 1) % 7 };
-        Batch { ids, targets: (0..10).map(target).collect(), context: 5 }
+        Batch { ids, targets: (0..10).map(target).collect(), context: 5, ..Batch::default() }
     };
     vec![batch(0, 0), batch(2, 4), batch(5, 1)]
 }
