@@ -33,18 +33,6 @@ impl Batch {
         Batch { ids, targets, context, ..Batch::default() }
     }
 
-    /// Rows of tokens filled up to `context`, and the mask that says where; without targets.
-    pub(super) fn filled<'a>(rows: impl Iterator<Item = &'a [u32]>, context: usize) -> Batch {
-        let (mut ids, mut mask) = (Vec::new(), Vec::new());
-        for (row, tokens) in rows.enumerate() {
-            ids.extend_from_slice(tokens);
-            mask.resize(ids.len(), 1);
-            ids.resize((row + 1) * context, 0);
-            mask.resize(ids.len(), 0);
-        }
-        Batch { ids, mask: Some(mask), context, ..Batch::default() }
-    }
-
     /// Adds the window that starts at `start`, filled up where the text ends.
     fn push(&mut self, text: &[u32], start: usize) {
         let end = (start + self.context).min(text.len() - 1);

@@ -105,6 +105,20 @@ impl Texts {
     }
 }
 
+impl Batch {
+    /// Rows of tokens filled up to `context`, and the mask that says where; without targets.
+    fn filled<'a>(rows: impl Iterator<Item = &'a [u32]>, context: usize) -> Batch {
+        let (mut ids, mut mask) = (Vec::new(), Vec::new());
+        for (row, tokens) in rows.enumerate() {
+            ids.extend_from_slice(tokens);
+            mask.resize(ids.len(), 1);
+            ids.resize((row + 1) * context, 0);
+            mask.resize(ids.len(), 0);
+        }
+        Batch { ids, mask: Some(mask), context, ..Batch::default() }
+    }
+}
+
 /// The segment of each place of a row.
 fn segments(text: &Labelled, width: usize) -> impl Iterator<Item = u32> {
     let second = text.second.unwrap_or(width)..text.ids.len();

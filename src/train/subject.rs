@@ -2,7 +2,7 @@
 
 use super::windows::Windows;
 use super::{Config, Source};
-use crate::data::{Corpus, EMBEDDED, Framing, Specials, Vocabulary, cut, long_enough};
+use crate::data::{Corpus, EMBEDDED, Specials, Vocabulary, long_enough};
 use crate::error::{Error, Result};
 use crate::io::{self, hub};
 use crate::nn::{Arch, ModelConfig};
@@ -84,8 +84,8 @@ fn tokenized(config: &Config, tokenizer: &Path, text: &[u8], origin: &Path) -> R
     let tokenizer = crate::data::Tokenizer::open(tokenizer)?;
     let text = std::str::from_utf8(text)
         .map_err(|error| Error::Data { path: origin.into(), problem: format!("is not UTF-8: {error}") })?;
-    let framing: Option<Framing> = config.arch.is_encoder().then(|| tokenizer.framing()).transpose()?;
-    Ok(Windows { parts: cut(tokenizer.encode(text)?), framing })
+    let framing = config.arch.is_encoder().then(|| tokenizer.framing()).transpose()?;
+    Ok(Windows { parts: crate::data::cut(tokenizer.encode(text)?), framing })
 }
 
 #[cfg(not(feature = "hub"))]

@@ -60,7 +60,7 @@ fn probes_without_matrices_are_those_with() {
             Some(if transposed { v } else { v.t().contiguous() })
         });
         let direction: Vec<Option<Tensor>> = direction.collect();
-        let product = eckart::autograd::hvp(|p| problem.loss(p), &problem.parameters(), &[direction.clone()]);
+        let product = eckart::autograd::hvp(|p| problem.loss(p), &problem.parameters(), std::slice::from_ref(&direction));
         for (i, path) in paths.iter().enumerate() {
             let at = parameters.iter().position(|(name, _)| *name == format!("{path}.weight")).unwrap();
             let v = direction[at].as_ref().unwrap();
