@@ -38,14 +38,15 @@ impl Factored {
     }
 }
 
-/// Puts dense matrices in the place of factors, their products, stored as [out, in] if `transposed`, tables aside. They
-/// train where the factors did. Returns the layers' paths.
-pub fn multiply_out(model: &mut dyn Module, transposed: bool) -> Vec<String> {
+/// Puts dense matrices in the place of factors, their products, stored as [out, in] where `transposed` says so of a layer's
+/// path, tables aside. They train where the factors did. Returns the layers' paths.
+pub fn multiply_out(model: &mut dyn Module, transposed: &dyn Fn(&str) -> bool) -> Vec<String> {
     let mut done = Vec::new();
     model.visit_maps(&Path::root(), &mut |path, map| {
         let Some(factors) = map.get::<Factored>() else { return };
         let [left, right] = [&factors.factor_in, &factors.factor_out].map(|factor| factor.tensor().detach());
-        let (transposed, trains) = (transposed && !map.is_embedding(), factors.factor_in.trains());
+        let path = path.to_string();
+        let (transposed, trains) = (!map.is_embedding() && transposed(&path), factors.factor_in.trains());
         let product = tagged(Tag::Weights, || match transposed {
             true => right.t().matmul(&left.t()),
             false => left.matmul(&right),
@@ -55,7 +56,7 @@ pub fn multiply_out(model: &mut dyn Module, transposed: bool) -> Vec<String> {
             dense.weight.freeze();
         }
         map.replace(|_| dense);
-        done.push(path.to_string());
+        done.push(path);
     });
     done
 }

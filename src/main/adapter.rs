@@ -1,4 +1,4 @@
-//! `adapter show|check|shrink`: what is in an adapter's folder.
+//! `adapter show|check|shrink|convert`: what is in an adapter's folder.
 
 use crate::args::{Adapter, Look};
 use eckart::io::{hub, peft};
@@ -14,7 +14,7 @@ pub fn run(args: &Adapter) -> Result<ExitCode> {
             let model = model.as_ref().map(|folder| {
                 let sizes = hub::read_config(folder, 1)?;
                 // A classifier may be the adapter's alone.
-                let sizes = ModelConfig { labels: opened.classes().or(sizes.labels.clone()), ..sizes };
+                let sizes = ModelConfig { labels: opened.classes(sizes.labels.as_deref()), ..sizes };
                 hub::load_with_head(folder, &sizes, Seed(0), &Device::null()).map(|(model, _)| model)
             });
             let faults = opened.check(model.transpose()?.as_ref());
@@ -26,14 +26,19 @@ pub fn run(args: &Adapter) -> Result<ExitCode> {
             }
             Ok(())
         }
-        Look::Shrink { adapter, rank, energy, out } => {
-            let budget = match (rank, energy) {
-                (Some(rank), None) => peft::Budget::Rank(*rank),
-                (None, Some(energy)) => peft::Budget::Energy(*energy),
-                _ => return Err(Error::Config("shrink: give either a rank or an energy".into())),
+        Look::Shrink { adapter, rank, energy, budget, rule, out } => {
+            let opened = peft::open(adapter)?;
+            let budget = match (rank, energy, budget) {
+                (Some(rank), None, None) => peft::Budget::Rank(*rank),
+                (None, Some(energy), None) => peft::Budget::Energy(*energy),
+                (None, None, Some(parameters)) => peft::Budget::Parameters(parameters.of(opened.parameters()?), *rule),
+                _ => return Err(Error::Config("shrink: give one of a rank, an energy and a budget".into())),
             };
-            let shrunk = peft::open(adapter)?.shrink(budget)?;
-            shrunk.write(out)?;
+            opened.shrink(budget)?.write(out)?;
+            show(&peft::open(out)?)
+        }
+        Look::Convert { file, alpha, out } => {
+            peft::from_loralib(file, *alpha)?.write(out)?;
             show(&peft::open(out)?)
         }
     }?;

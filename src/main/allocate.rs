@@ -7,7 +7,11 @@ use eckart::{Error, Result};
 use std::process::ExitCode;
 
 pub fn run(args: &args::Allocate) -> Result<ExitCode> {
-    let settings = args.run.settings()?;
+    let run = &args.run;
+    if run.online || run.search.is_some() || run.resume {
+        return Err(Error::Config("online, search, resume: they are for finetune, which makes runs".into()));
+    }
+    let settings = run.settings()?;
     // The folder of a run is here the file of its ranks.
     let (out, config) = (settings.out.clone(), Config { out: None, ..settings });
     let chosen = choose(&config, &args.run.ranks)?;

@@ -24,6 +24,7 @@ use common::Common;
 use eckart::Result;
 use eckart::lowrank::{Lift, Projection, Transfer};
 use eckart::nn::Arch;
+use eckart::rank::Rule;
 use eckart::train::{Adapter as Adapters, Config, Method};
 use serde::de::DeserializeOwned;
 use serde::de::value::{Error as WordError, StrDeserializer};
@@ -104,22 +105,22 @@ pub struct Curvature {
     #[arg(long, value_name = "N", default_value_t = 128)]
     pub max_length: usize,
     /// Examples in a batch
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = count())]
     pub batch: usize,
     /// Batches to look at
-    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = at_least_one())]
     pub sample: u64,
     /// Most samples of a layer's trace; fewer where its error is 5 % before
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one())]
     pub samples: u64,
     /// Eigenvalues, the largest in magnitude
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub eigenvalues: usize,
     /// Steps of Lanczos, for eigenvalues and for each probe of the density
-    #[arg(long, value_name = "N", default_value_t = 40)]
+    #[arg(long, value_name = "N", default_value_t = 40, value_parser = count())]
     pub steps: usize,
     /// Probes of the density
-    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = at_least_one())]
     pub probes: u64,
     /// What probes are functions of
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -329,6 +330,24 @@ pub enum Look {
         /// The least rank of each layer that keeps this part of the square of what it adds, in (0, 1]
         #[arg(long, value_name = "X")]
         energy: Option<f64>,
+        /// Parameters of all layers together, such as 200k, or a part of those that there are, such as 0.5, shared out by
+        /// what each rank keeps of the square
+        #[arg(long, value_name = "P")]
+        budget: Option<Parameters>,
+        /// How they are shared out: greedy, closed-form[:slow|power|exponential], uniform or published
+        #[arg(long, value_parser = ranks::rule, default_value = "greedy", requires = "budget")]
+        rule: Rule,
+        /// Folder to write, which must not exist yet
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// An adapter of the library loralib, in safetensors, as PEFT has them
+    Convert {
+        /// The file
+        file: PathBuf,
+        /// Alpha that it was trained with, which the file does not say
+        #[arg(long, value_name = "X")]
+        alpha: f64,
         /// Folder to write, which must not exist yet
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
@@ -406,6 +425,10 @@ pub struct Settings {
 
 /// At least 1.
 fn count() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..)
+}
+
+fn at_least_one() -> RangedU64ValueParser<u64> {
     RangedU64ValueParser::new().range(1..)
 }
 

@@ -77,8 +77,14 @@ impl Base {
     /// Sizes, with the longest context that there can be up to `most` tokens, and the classes of an adapter's classifier.
     pub fn sizes(&self, most: usize) -> Result<ModelConfig> {
         let mut sizes = hub::read_config(&self.model, most)?;
+        if let Some(name) = self.adapter.iter().find_map(|adapter| adapter.name.as_ref()) {
+            let of = |problem| {
+                Error::Config(format!("adapter {name}=…: adapters are chosen by name for models that write; {problem}"))
+            };
+            sizes.check_writes().map_err(of)?;
+        }
         for adapter in self.adapter.iter().filter(|adapter| adapter.name.is_none()) {
-            sizes.labels = peft::open(&adapter.folder)?.classes().or(sizes.labels);
+            sizes.labels = peft::open(&adapter.folder)?.classes(sizes.labels.as_deref());
         }
         Ok(sizes)
     }

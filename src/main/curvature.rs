@@ -1,8 +1,9 @@
 //! `curvature`: how curved a model's loss is, layer by layer and as a whole.
 
 use crate::{args, plot};
+use eckart::io::hub;
 use eckart::rank::{Density, Eigenvalue, Estimate, Hessian, density, eigenvalues};
-use eckart::train::{Adapter, Config, Sample, subject, survey};
+use eckart::train::{Adapter, Config, Sample, Task, subject, survey};
 use eckart::{Device, Result, Seed};
 use serde::Serialize;
 use std::process::ExitCode;
@@ -27,7 +28,10 @@ struct Layer {
 }
 
 pub fn run(args: &args::Curvature) -> Result<ExitCode> {
+    // Of a classifier its own loss.
+    let classifies = hub::read_config(&args.model, 1)?.labels.is_some();
     let config = Config {
+        task: if classifies { Task::Classify } else { Task::Lm },
         model: Some(args.model.clone()),
         data: Some(args.data.clone()),
         context: args.max_length,
@@ -59,6 +63,7 @@ pub fn run(args: &args::Curvature) -> Result<ExitCode> {
     if let Some(svg) = &args.svg {
         plot::density(svg, &found.density)?;
     }
+    subject.notes.iter().for_each(|note| eprintln!("{note}"));
     match args.json {
         true => println!("{}", serde_json::to_string_pretty(&found).expect("plain data")),
         false => print(&found),

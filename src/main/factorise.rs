@@ -98,6 +98,8 @@ fn inputs(
     layers: &[String],
 ) -> Result<Option<Moments>> {
     let Some(data) = &args.data else { return Ok(None) };
+    let of = |problem| Error::Config(format!("data: inputs are weighed for models that write; {problem}"));
+    sizes.check_writes().map_err(of)?;
     let reading = Reading { max_length: args.max_length.min(sizes.context), mask_prompt: false };
     let tokenizer = args.base.tokenizer()?;
     let examples = match data.is_file() {
@@ -140,7 +142,8 @@ impl args::Budget {
                 if !self.absolute {
                     spectra.iter_mut().for_each(Spectrum::normalise);
                 }
-                factor_ranks(&spectra, budget.expect("one of the three is given").of(&spectra))?
+                let all = spectra.iter().map(|spectrum| spectrum.sizes[0] * spectrum.sizes[1]).sum();
+                factor_ranks(&spectra, budget.expect("one of the three is given").of(all))?
             }
         };
         let mut sizes = BTreeMap::new();
@@ -153,8 +156,8 @@ impl args::Budget {
 }
 
 impl Parameters {
-    fn of(self, spectra: &[Spectrum]) -> u64 {
-        let all: usize = spectra.iter().map(|spectrum| spectrum.sizes[0] * spectrum.sizes[1]).sum();
+    /// Of so many.
+    pub fn of(self, all: usize) -> u64 {
         match self {
             Parameters::Count(count) => count,
             Parameters::Part(part) => (part * all as f64) as u64,

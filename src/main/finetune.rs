@@ -2,7 +2,7 @@
 
 use crate::args;
 use crate::progress::Progress;
-use crate::ranks::{Chosen, choose};
+use crate::ranks::{Chosen, choose, for_adapters};
 use crate::train::{draw, figures, stop_on_signal};
 use eckart::train::{Budget, Config, Control, Growth, Search, Searching, Sharing};
 use eckart::train::{next_free, run as run_training, subject};
@@ -13,6 +13,7 @@ use std::sync::atomic::AtomicBool;
 /// The configuration with ranks as its budget says, unless the run has begun already.
 fn with_ranks(args: &args::Finetune, config: Config, stop: &AtomicBool) -> Result<Config> {
     let Some(budget) = args.ranks.budget.filter(|_| !args.resume) else { return Ok(config) };
+    for_adapters(&config)?;
     if !args.online {
         let chosen = choose(&config, &args.ranks)?;
         eprintln!("{}", chosen.table());
@@ -55,11 +56,15 @@ pub fn run(args: &args::Finetune) -> Result<ExitCode> {
     progress.finish();
     let trained = trained?;
     draw(&trained)?;
-    match args.json {
-        true => println!("{}", serde_json::to_string_pretty(&trained.report).expect("a report is plain data")),
-        false => figures(&trained)?,
-    }
+    let shown = match args.json {
+        true => {
+            println!("{}", serde_json::to_string_pretty(&trained.report).expect("a report is plain data"));
+            Ok(())
+        }
+        false => figures(&trained),
+    };
+    // Whatever became of the figures.
     let folder = trained.export()?;
     eprintln!("what was best on validation is in {}", folder.display());
-    Ok(ExitCode::SUCCESS)
+    shown.map(|()| ExitCode::SUCCESS)
 }

@@ -1,12 +1,13 @@
 //! Ranks for the layers of a model, under a budget: what `allocate` shows and `finetune --budget` goes by.
 
 use crate::args::{Kind, Ranks as Flags};
-use eckart::io::{hub, peft};
-use eckart::nn::{Model, ModelConfig};
+use eckart::io::peft;
+use eckart::nn::ModelConfig;
 use eckart::rank::{Curve, Estimate, Rule, of_adapters, of_change};
-use eckart::train::{Budget, Config, Ranks, Sharing, Subject, look, share_out, subject};
+use eckart::train::{Adapter, Budget, Config, Ranks, Sharing, Size, Subject, look, share_out, subject, survey};
 use eckart::{Device, Error, Result};
 use serde_json::{Map, Value, json};
+use std::path::PathBuf;
 
 /// Ranks, and what they were chosen by.
 pub struct Chosen {
@@ -14,10 +15,20 @@ pub struct Chosen {
     pub curves: Vec<Curve>,
     /// Traces of curvature, where gains were divided by them.
     pub traces: Option<Vec<Estimate>>,
-    /// What there is to say of single layers.
+    /// What there is to say of the data and of single layers.
     pub notes: Vec<String>,
     /// Sizes of the model.
     pub model: ModelConfig,
+}
+
+/// A budget is for adapters alone.
+pub fn for_adapters(config: &Config) -> Result<()> {
+    match config.adapter {
+        Adapter::None => {
+            Err(Error::Config("budget: ranks are those of adapters: take method lora, lora+ or dora".into()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Looks at the model that a configuration names, and shares the budget out.
@@ -25,11 +36,13 @@ pub fn choose(config: &Config, flags: &Flags) -> Result<Chosen> {
     let Some(budget) = flags.budget else {
         return Err(Error::Config("budget: give one, such as 200k, 8MiB or memory:6GiB".into()));
     };
+    for_adapters(config)?;
     let config = config.resolved()?;
     let subject = subject(&config)?;
-    let device = Device::by_name(&config.device)?;
+    let device = Device::by_name_within(&config.device, config.memory.map(|Size(bytes)| bytes))?;
     // In a worker of the pool, because every fork from outside would first have to wake one.
-    let (curves, traces, mut notes) = rayon::scope(|_| found(&config, &subject, &device, flags))?;
+    let (curves, traces, of_layers) = rayon::scope(|_| found(&config, &subject, &device, flags))?;
+    let mut notes = [subject.notes.clone(), of_layers].concat();
     let sharing = Sharing { budget, rule: flags.rule, bounds: flags.bounds() };
     let ranks = share_out(&config, &subject, &curves, sharing)?;
     let without: Vec<&str> = ranks.ranks.iter().filter(|(_, rank)| **rank == 0).map(|(path, _)| &**path).collect();
@@ -52,28 +65,28 @@ pub fn choose(config: &Config, flags: &Flags) -> Result<Chosen> {
 type Found = (Vec<Curve>, Option<Vec<Estimate>>, Vec<String>);
 
 fn found(config: &Config, subject: &Subject, device: &Device, flags: &Flags) -> Result<Found> {
-    let folder = config.model.as_deref().expect("fine-tuning begins with a model of files");
     match &flags.sensitivity {
         Kind::Of(sensitivity) => {
             let found = look(config, subject, device, *sensitivity, flags.max, flags.sample)?;
             Ok((found.curves, found.traces, found.notes))
         }
         Kind::Adapter(adapter) => {
-            let mut model = hub::open(folder, Some(1), device)?;
+            let (mut model, survey) = survey(config, subject, device, flags.max)?;
             peft::open(adapter)?.put_on(&mut model)?;
-            Ok((of_adapters(&mut model)?, None, Vec::new()))
+            let mut curves = of_adapters(&mut model)?;
+            curves.retain(|curve| survey.names.contains(&curve.path));
+            Ok((curves, None, Vec::new()))
         }
         Kind::Delta(other) => {
-            let [mut before, mut after] = [hub::open(folder, Some(1), device)?, hub::open(other, Some(1), device)?];
-            let names = adapted(config, &mut before)?;
-            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let model = |model: Option<PathBuf>| {
+                let config = Config { model, base: None, ..config.clone() };
+                survey(&config, subject, device, flags.max)
+            };
+            let ((mut before, survey), (mut after, _)) = (model(config.model.clone())?, model(Some(other.clone()))?);
+            let names: Vec<&str> = survey.names.iter().map(String::as_str).collect();
             Ok((of_change(&mut before, &mut after, &names)?, None, Vec::new()))
         }
     }
-}
-
-fn adapted(config: &Config, model: &mut Model) -> Result<Vec<String>> {
-    peft::targets(model, &config.adapter_targets.join(","))
 }
 
 impl Chosen {

@@ -13,7 +13,9 @@ const DEVIATION: f64 = 0.02;
 impl Model {
     /// Puts factors in the place of the maps that the configuration has a rank for; an error names what is not there.
     pub(super) fn factored(mut self, seed: Seed) -> Result<Model> {
-        let mut ranks = self.config().ranks.clone();
+        // Files for another task may have factors in a head that this model has not.
+        let (mut ranks, config) = (self.config().ranks.clone(), self.config().clone());
+        ranks.retain(|path, _| config.hub_path(&config.hub_name(path)).is_some());
         let mut problem = None;
         self.visit_maps(&Path::root(), &mut |path, map| {
             let path = path.to_string();

@@ -165,13 +165,11 @@ fn continuous(fitted: &[Fitted], curves: &[Curve], costs: &[u64], budget: u64, b
 
 fn uniform(curves: &[Curve], costs: &[u64], budget: u64, bounds: Bounds) -> Vec<usize> {
     let at = |rank: usize| -> Vec<usize> {
-        let within = |curve: &Curve| {
-            let (least, most) = bounds.of(curve);
-            rank.clamp(least, most)
-        };
-        curves.iter().map(within).collect()
+        // Whatever is known of gains.
+        let most = |curve: &Curve| bounds.most.min(curve.full_rank());
+        curves.iter().map(|curve| rank.clamp(bounds.of(curve).0, most(curve))).collect()
     };
-    let highest = curves.iter().map(|curve| bounds.of(curve).1).max().unwrap_or(0);
+    let highest = curves.iter().map(Curve::full_rank).max().unwrap_or(0).min(bounds.most);
     (0..=highest).map(at).take_while(|ranks| spent(ranks, costs) <= budget).last().expect("the least ranks fit")
 }
 

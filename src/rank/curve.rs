@@ -18,6 +18,14 @@ pub struct Curve {
 }
 
 impl Curve {
+    /// Of a matrix that is known: by Eckart & Young what rank r cannot follow of it has the square of the rest of its singular
+    /// values, largest first.
+    pub fn of_singular_values(path: &str, sizes: [usize; 2], values: &[f64]) -> Curve {
+        let gains: Vec<f64> = values.iter().map(|s| s * s).collect();
+        let score = gains.iter().sum::<f64>() / (sizes[0] * sizes[1]) as f64;
+        Curve { path: path.into(), sizes, score, gains, rest: 0.0 }
+    }
+
     /// Parameters of an adapter or a factorisation, for each rank: in + out.
     pub fn cost(&self) -> u64 {
         (self.sizes[0] + self.sizes[1]) as u64

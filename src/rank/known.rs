@@ -8,13 +8,6 @@ use crate::module::{Dense, Module, Path};
 use crate::tensor::Tensor;
 use std::collections::BTreeMap;
 
-/// Gains are squares of singular values: by Eckart & Young what rank r cannot follow of the update is the rest of them.
-fn curve(path: &str, sizes: [usize; 2], singular: Vec<f64>) -> Curve {
-    let gains: Vec<f64> = singular.iter().map(|s| s * s).collect();
-    let score = gains.iter().sum::<f64>() / (sizes[0] * sizes[1]) as f64;
-    Curve { path: path.into(), sizes, score, gains, rest: 0.0 }
-}
-
 fn values(s: &Tensor, factor: f64) -> Result<Vec<f64>> {
     Ok(s.cast(crate::DType::F64).to_vec::<f64>()?.into_iter().map(|s| s * factor).collect())
 }
@@ -25,7 +18,8 @@ pub fn of_adapters(model: &mut dyn Module) -> Result<Vec<Curve>> {
     each::<Lora>(model, |path, map| {
         let sizes = crate::module::Map::sizes(map);
         let found = product_svd(&map.a().tensor().detach(), &map.b().tensor().detach());
-        curves.push(found.and_then(|found| Ok(curve(path, sizes, values(&found.s, map.scale())?))));
+        curves
+            .push(found.and_then(|found| Ok(Curve::of_singular_values(path, sizes, &values(&found.s, map.scale())?))));
     });
     match curves.is_empty() {
         true => Err(Error::Config("the model has no adapters whose update could be looked at".into())),
@@ -44,7 +38,7 @@ pub fn of_change(before: &mut dyn Module, after: &mut dyn Module, names: &[&str]
             return Err(Error::Config(format!("layer {path}: shapes {shapes} of the two models differ")));
         }
         let sizes = [old.shape()[0], old.shape()[1]];
-        Ok(curve(&path, sizes, values(&svd(&(new - old))?.s, 1.0)?))
+        Ok(Curve::of_singular_values(&path, sizes, &values(&svd(&(new - old))?.s, 1.0)?))
     };
     paths.into_iter().map(change).collect()
 }

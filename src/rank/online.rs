@@ -2,6 +2,7 @@
 //! what a step along it can be expected to win, measured on other batches than those that proposed it (LoRAMBo's online
 //! loop, Cawley, with curvature that is positive and a gain that is not its own witness).
 
+use super::estimate::Running;
 use super::losses::{Losses, number, share};
 use super::shift::Direction;
 use super::spectrum::{Sketching, spectra};
@@ -27,9 +28,11 @@ pub struct Candidate {
     pub row: Tensor,
     /// How fast the loss falls along −u v, on the batches that judge.
     pub slope: f64,
-    /// The loss's second derivative along u v; where that is not positive, the Gauss-Newton matrix's.
+    /// The loss's second derivative along u v; where that is not positive by two standard errors, no less than the
+    /// Gauss-Newton matrix's.
     pub curvature: f64,
-    /// Predicted decrease slope² / 2 curvature; 0 where the loss does not fall.
+    /// Predicted decrease slope² / 2 curvature, without what the noise of batches adds to the square; 0 where the loss does not
+    /// fall.
     pub gain: f64,
 }
 
@@ -58,10 +61,11 @@ pub fn candidates<M: Module + Clone>(
     let pairs: Vec<[Tensor; 2]> = found.into_iter().map(|found| [found.leading.u, found.leading.v.t()]).collect();
     let judged = Judged::new(&taps, judge, &pairs, seed)?;
     let candidate = |(i, [column, row]): (usize, [Tensor; 2])| {
-        let slope = judged.slopes[i];
-        let own = judged.hessian[i];
-        let curvature = if own > 0.0 { own } else { judged.gauss_newton[i] };
-        let gain = if slope > 0.0 && curvature > 0.0 { 0.5 * slope * slope / curvature } else { 0.0 };
+        let (slope, own, positive) = (judged.slopes[i], judged.hessian[i].estimate(), judged.gauss_newton[i]);
+        // A curvature that may be zero would make the noise of a step without limit its gain.
+        let curvature = if own.mean > 2.0 * own.error { own.mean } else { own.mean.max(positive) };
+        let falls = slope > 0.0 && curvature > 0.0;
+        let gain = if falls { 0.5 * judged.squares[i].of(slope) / curvature } else { 0.0 };
         let (path, sizes) = (taps.layers[i].path.clone(), taps.layers[i].sizes);
         Candidate { path, sizes, column, row, slope, curvature, gain }
     };
@@ -81,8 +85,33 @@ fn spans<M: Module + Clone>(model: &M) -> Result<BTreeMap<String, Option<Tensor>
 /// What the judging batches say of each pair u, v.
 struct Judged {
     slopes: Vec<f64>,
-    hessian: Vec<f64>,
+    squares: Vec<Squares>,
+    hessian: Vec<Running>,
     gauss_newton: Vec<f64>,
+}
+
+/// What tells the square of a mean over batches from the mean's own noise.
+#[derive(Clone, Copy, Default)]
+struct Squares {
+    /// Σ a² s², with a the share of a batch in all and s its slope.
+    own: f64,
+    /// Σ a².
+    shares: f64,
+}
+
+impl Squares {
+    fn add(&mut self, slope: f64, share: f64) {
+        self.own += (share * slope).powi(2);
+        self.shares += share * share;
+    }
+
+    /// The square of the slope whose mean is `mean`: by pairs of different batches alone, if there is more than one.
+    fn of(self, mean: f64) -> f64 {
+        match 1.0 - self.shares > 1e-9 {
+            true => ((mean * mean - self.own) / (1.0 - self.shares)).max(0.0),
+            false => mean * mean,
+        }
+    }
 }
 
 impl Judged {
@@ -94,7 +123,8 @@ impl Judged {
     ) -> Result<Judged> {
         let mut judged = Judged {
             slopes: vec![0.0; pairs.len()],
-            hessian: vec![0.0; pairs.len()],
+            squares: vec![Squares::default(); pairs.len()],
+            hessian: vec![Running::default(); pairs.len()],
             gauss_newton: vec![0.0; pairs.len()],
         };
         for batch in 0..judge.batches() {
@@ -107,7 +137,9 @@ impl Judged {
             for i in 0..pairs.len() {
                 judged.slopes[i] += share * slopes[i];
                 judged.gauss_newton[i] += share * targets * drawn[i] * drawn[i];
-                judged.hessian[i] += share * products.iter().map(|layers| layers[i]).sum::<f64>() / PROBES as f64;
+                judged.squares[i].add(slopes[i], share);
+                let weight = share * judge.batches() as f64;
+                products.iter().for_each(|layers| judged.hessian[i].push(weight * layers[i]));
             }
         }
         Ok(judged)

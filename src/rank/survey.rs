@@ -6,7 +6,7 @@ use super::taps::{Layer, Taps, Use};
 use super::traces::{Sampling, Traces, gauss_newton, hessian};
 use super::{Curve, Estimate};
 use crate::autograd::apply_onto;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::lowrank::whitening;
 use crate::module::Module;
 use crate::ops::matmul::Matmul;
@@ -157,7 +157,7 @@ impl<M: Module + Clone> Looking<'_, M> {
         }
         let mut means: Vec<f64> = traces.layers.iter().map(|trace| trace.mean).collect();
         let doubtful: Vec<usize> =
-            (0..means.len()).filter(|&i| traces.layers[i].mean <= traces.layers[i].error).collect();
+            (0..means.len()).filter(|&i| traces.layers[i].mean <= traces.layers[i].interval()).collect();
         if hessian && !doubtful.is_empty() {
             let instead = self.traces(true)?;
             for &i in &doubtful {
@@ -178,9 +178,7 @@ impl<M: Module + Clone> Looking<'_, M> {
     fn by_moments(&self, outputs_too: bool) -> Result<Surveyed> {
         let inputs = self.moments(false)?;
         let outputs = if outputs_too { self.moments(true)? } else { vec![None; inputs.len()] };
-        let white = |c: &Option<Tensor>| c.as_ref().map(|c| whitening(c, self.survey.damping)).transpose();
-        let [left, right] = [&inputs, &outputs].map(|c| c.iter().map(white).collect::<Result<Vec<_>>>());
-        let (left, right) = (left?, right?);
+        let (left, right) = (self.whitenings(&inputs)?, self.whitenings(&outputs)?);
         let times = |x: Tensor, by: &Option<Tensor>| by.as_ref().map_or(x.clone(), |by| x.matmul(by));
         let found = self.spectra(&|i, used| Use { x: times(used.x, &left[i]), dy: times(used.dy, &right[i]) })?;
         let mut scores = Vec::new();
@@ -189,6 +187,19 @@ impl<M: Module + Clone> Looking<'_, M> {
             scores.push(mean(c)? * mean(s)?);
         }
         self.surveyed(found, |i, _| scores[i], |_| 0.5, None)
+    }
+
+    /// What whitens, for each layer; nothing where all second moments are zero, so that nothing comes of it.
+    fn whitenings(&self, moments: &[Option<Tensor>]) -> Result<Vec<Option<Tensor>>> {
+        let white = |(layer, c): (&Layer, &Option<Tensor>)| {
+            let Some(c) = c else { return Ok(None) };
+            if c.device().computes() && mean_of_diagonal(c)? == 0.0 {
+                return Ok(None);
+            }
+            let named = |error: Error| Error::Config(format!("layer {}: {error}", layer.path));
+            whitening(c, self.survey.damping).map(Some).map_err(named)
+        };
+        self.taps.layers.iter().zip(moments).map(white).collect()
     }
 
     /// E[x xᵀ] of each layer's inputs, or E[δ δᵀ] of what drawn targets give back to its outputs, for each target.

@@ -4,7 +4,7 @@
 use super::losses::number;
 use super::shift::{Direction, Shift};
 use crate::autograd::{LeafId, Moving, backward};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::lowrank::{Watch, chosen, watch};
 use crate::module::{LinearMap, Module, Path};
 use crate::rng::Seed;
@@ -102,13 +102,19 @@ impl<M: Module + Clone> Taps<M> {
     pub fn new(model: &M, names: &[&str]) -> Result<Taps<M>> {
         let mut model = model.frozen();
         let chosen = chosen(&mut model, names)?;
-        let mut layers = Vec::new();
+        let (mut layers, mut table) = (Vec::new(), None);
         model.visit_maps(&Path::root(), &mut |path, map| {
             let path = path.to_string();
             if chosen.contains(&path) {
+                table = table.take().or(map.is_embedding().then(|| path.clone()));
                 layers.push(Layer { path, sizes: map.sizes(), tap: Arc::default() });
             }
         });
+        if let Some(path) = table {
+            return Err(Error::Config(format!(
+                "{path} is an embedding, whose gains are not known: name linear layers"
+            )));
+        }
         watch(&mut model, |path| {
             let layer = layers.iter().find(|layer| layer.path == path)?;
             Some(layer.tap.clone() as Arc<dyn Watch>)

@@ -1,7 +1,7 @@
 //! Traces of the Hessian and of the Gauss-Newton matrix in each layer's weight, all layers at once.
 
 use super::estimate::{Estimate, Running};
-use super::losses::Losses;
+use super::losses::{Losses, share};
 use super::taps::Taps;
 use crate::autograd::{Factors, Gradient};
 use crate::error::{Error, Result};
@@ -34,7 +34,7 @@ pub struct Traces {
 /// Tr H of each layer: Hutchinson's estimate with random signs, all layers moving at once (methods of Pearlmutter 1994 and
 /// Hutchinson 1990). Other layers' blocks add to a layer's variance, so errors are empirical.
 pub(super) fn hessian<M: Module + Clone>(taps: &Taps<M>, losses: &dyn Losses<M>, sampling: Sampling) -> Result<Traces> {
-    gathered(taps.layers.len(), losses.batches(), sampling, |batch, seed| {
+    gathered(taps.layers.len(), losses, sampling, |batch, seed| {
         let probe = taps.signs(seed.named("probe"));
         Ok(taps.curvatures(&[probe], |model| losses.loss(model, batch))?.remove(0))
     })
@@ -48,7 +48,7 @@ pub(super) fn gauss_newton<M: Module + Clone>(
     sampling: Sampling,
 ) -> Result<Traces> {
     let count = taps.layers.len();
-    gathered(count, losses.batches(), sampling, |batch, seed| {
+    gathered(count, losses, sampling, |batch, seed| {
         let mut gradients: Vec<Vec<Factors>> = (0..count).map(|_| Vec::new()).collect();
         let drawn = |model: &M| losses.drawn(model, batch, seed.named("targets"));
         taps.factors(drawn, &mut |i, used| {
@@ -64,26 +64,33 @@ pub(super) fn gauss_newton<M: Module + Clone>(
     })
 }
 
-/// Samples of all layers until the errors are small enough or there are as many as may be.
-fn gathered(
+/// Samples of all layers until the errors are small enough or there are as many as may be; each weighs as its batch does
+/// among all, and none has been sampled more often than another when it ends early.
+fn gathered<M>(
     layers: usize,
-    batches: u64,
+    losses: &dyn Losses<M>,
     sampling: Sampling,
     mut sample: impl FnMut(u64, Seed) -> Result<Vec<f64>>,
 ) -> Result<Traces> {
+    let batches = losses.batches();
+    if batches == 0 {
+        return Err(Error::Config("curvature of no batches: take at least one".into()));
+    }
     let mut running = vec![Running::default(); layers];
     let mut left_out = 0;
     let enough = |running: &[Running]| {
         running.iter().map(Running::estimate).all(|e| e.error <= sampling.tolerance * e.mean.abs())
     };
     for number in 0..sampling.most {
-        let found = sample(number % batches, sampling.seed.fold(number))?;
+        let batch = number % batches;
+        let found = sample(batch, sampling.seed.fold(number))?;
         if found.iter().all(|x| x.is_finite()) {
-            running.iter_mut().zip(found).for_each(|(running, x)| running.push(x));
+            let weight = share(losses, batch) * batches as f64;
+            running.iter_mut().zip(found).for_each(|(running, x)| running.push(weight * x));
         } else {
             left_out += 1;
         }
-        if number + 1 - left_out >= FEWEST && enough(&running) {
+        if batch + 1 == batches && number + 1 - left_out >= FEWEST && enough(&running) {
             break;
         }
     }

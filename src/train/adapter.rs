@@ -34,7 +34,7 @@ impl Config {
         }
         let adapters = self.adapters(start, self.adapted_layers(model, fresh)?);
         adapt(model, &adapters, self.adapters_seed())?;
-        self.cut_down(model);
+        self.cut_down(model)?;
         train_whole(model, fresh);
         Ok(())
     }

@@ -30,9 +30,11 @@ pub fn resume<'a>(
     store: &Store,
     see: &mut (dyn FnMut(Event<'_>) + Send),
 ) -> Result<Trainer<'a>> {
-    let newest = store.newest(u64::MAX)?;
+    let mut newest = store.newest(u64::MAX)?;
+    agree(config, subject, base, device, &newest.checkpoint)?;
+    // Files may have moved meanwhile, but are the same.
+    newest.checkpoint.state.config = config.clone();
     let checkpoint = &newest.checkpoint;
-    agree(config, subject, base, device, checkpoint)?;
     let trainer = Trainer::resume(config, &*subject.source, device, checkpoint)?;
     sweep(store.root())?;
     store.set_damaged_aside(&checkpoint.path)?;

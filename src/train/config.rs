@@ -329,6 +329,9 @@ impl Config {
         if self.growth.is_some() && !matches!(self.adapter, Adapter::Lora | Adapter::LoraPlus) {
             return Err(Error::Config("growth: only adapters without lengths grow, those of lora and lora+".into()));
         }
+        if let Some(problem) = self.growth.as_ref().and_then(|growth| growth.problem(self.rank, self.steps)) {
+            return Err(Error::Config(problem));
+        }
         self.check_task()?;
         if !matches!(self.lift, None | Some(Lift::Within | Lift::FreshAndUp)) {
             return Err(Error::Config("lift: flora's is within or fresh-and-up".into()));
@@ -375,7 +378,8 @@ impl Config {
             _ => unreachable!("a configuration is an object"),
         };
         let (now, before) = (fields(self), fields(before));
-        let constant = self.lr_floor == 1.0;
+        // Growth is spread over the steps.
+        let constant = self.lr_floor == 1.0 && self.growth.is_none();
         let free = |name: &str| FREE.contains(&name) || (constant && name == "steps");
         let differs = |name: &&String| !free(name) && now.get(*name) != before.get(*name);
         let name = now.keys().find(differs)?;

@@ -80,20 +80,19 @@ pub fn evaluate(model: &Model, batches: impl Iterator<Item = Batch>) -> Result<O
             confusion.add(&batch.targets, &told.to_vec()?);
         }
     }
-    let tokens = || Evaluation::of_tokens(sum, counted);
-    let classes = |confusion: Confusion| Figures::Classes(confusion.scores());
-    Ok(Some(
-        confusion
-            .map_or_else(tokens, |confusion| Evaluation { loss: sum / counted as f64, figures: classes(confusion) }),
-    ))
+    Ok(Some(match confusion {
+        Some(confusion) => Evaluation { loss: sum / counted as f64, figures: Figures::Classes(confusion.scores()) },
+        None => Evaluation::of_tokens(sum, counted),
+    }))
 }
 
 /// The same for a language model with banks of adapters, by adapter: each batch comes with the number of the adapter that
-/// each of its rows is read by, see [`select`]. The null device has no numbers: an error.
+/// each of its rows is read by, see [`select`]. The null device has no numbers: an error, as is a model that does not write.
 pub fn evaluate_each(
     model: &Model,
     batches: impl Iterator<Item = (Batch, Vec<u32>)>,
 ) -> Result<BTreeMap<u32, Evaluation>> {
+    model.config().check_writes()?;
     let (mut model, device) = (model.frozen(), model.device());
     let mut sums: BTreeMap<u32, (f64, usize)> = BTreeMap::new();
     for (batch, adapters) in batches {

@@ -3,7 +3,7 @@
 
 use super::trainer::Trainer;
 use super::{Config, Sample};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::lowrank::{Lora, each};
 use crate::module::Map;
 use crate::nn::Model;
@@ -37,6 +37,19 @@ impl Default for Growth {
 }
 
 impl Growth {
+    /// What is wrong with it for adapters of such a rank in a run of so many steps.
+    pub(super) fn problem(&self, rank: usize, steps: u64) -> Option<String> {
+        let part = |x: f64| x > 0.0 && x <= 1.0;
+        let problems = [
+            (self.budget == 0, "budget: it is 0: give the parameters that adapters may come to".into()),
+            (self.start > rank, format!("start: it is {}, above the rank {rank}", self.start)),
+            (!part(self.until), format!("until is {}: it must be above 0 and at most 1", self.until)),
+            (!(0.0..=1.0).contains(&self.threshold), format!("threshold is {}: it must be 0 to 1", self.threshold)),
+            (part(self.until) && self.last(steps) == 0, format!("every: in {steps} steps nothing would ever grow")),
+        ];
+        problems.into_iter().find(|(found, _)| *found).map(|(_, problem)| format!("growth.{problem}"))
+    }
+
     fn every(&self, steps: u64) -> u64 {
         self.every.unwrap_or((self.until * steps as f64 / 10.0) as u64).max(1)
     }
@@ -102,10 +115,17 @@ pub(super) fn fit(model: &mut Model, ranks: &BTreeMap<String, usize>) {
 }
 
 impl Config {
-    /// Cuts adapters down to the rank that they are to grow from.
-    pub(super) fn cut_down(&self, model: &mut Model) {
-        let Some(growth) = &self.growth else { return };
-        each::<Lora>(model, |_, map| map.cut(growth.start.min(map.rank())));
+    /// Cuts adapters down to the rank that they are to grow from; an error if that takes more than there is.
+    pub(super) fn cut_down(&self, model: &mut Model) -> Result<()> {
+        let Some(Growth { budget, start, .. }) = self.growth else { return Ok(()) };
+        each::<Lora>(model, |_, map| map.cut(start.min(map.rank())));
+        let taken = parameters(model);
+        match taken <= budget {
+            true => Ok(()),
+            false => Err(Error::Config(format!(
+                "growth.budget: rank {start} everywhere takes {taken}, and there are {budget}: let adapters begin with less"
+            ))),
+        }
     }
 
     /// Gives adapters ranks that come to the budget, evenly: what a plan counts, since nobody knows yet where they grow.
@@ -148,7 +168,11 @@ impl Trainer<'_> {
         };
         let left = growth.budget.saturating_sub(parameters(&self.model));
         let open = |c: &Candidate| self.rank_of(&c.path) < c.sizes[0].min(c.sizes[1]);
-        let all: Vec<Candidate> = self.candidates(growth)?.into_iter().filter(open).collect();
+        let all = match self.candidates(growth) {
+            // What is not finite is the next step's to report; nothing grows by it.
+            Err(Error::NotFinite(_)) => return Ok(Vec::new()),
+            found => found?.into_iter().filter(open).collect::<Vec<Candidate>>(),
+        };
         let chosen = growth.chosen(all, growth.allowance(left, step, config.steps));
         let columns: BTreeMap<&str, &crate::Tensor> = chosen.iter().map(|c| (&*c.path, &c.column)).collect();
         let mut done = Ok(());

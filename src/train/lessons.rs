@@ -1,9 +1,10 @@
 //! Examples for a model that has a tokenizer, as batches of a run.
 
+use super::fold::folded;
 use super::text_lessons::share;
 use super::{Config, Source};
 use crate::data::{Batch, Batches, Dataset, Layout, Reading, Tokenizer};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::io;
 use crate::rng::Seed;
 use std::path::Path;
@@ -24,16 +25,8 @@ impl Lessons {
         let notes = notes(&set, reading.max_length);
         let layout = if config.pack { Layout::Packed } else { Layout::Padded };
         let batches = |examples, layout| Batches::new(examples, config.batch, reading.max_length, layout);
-        let (mut train, mut validation) = (set.train.examples, set.validation.examples);
-        if let Some([fold, folds]) = config.fold {
-            let numbered = train.into_iter().enumerate();
-            let (held, kept): (Vec<_>, Vec<_>) = numbered.partition(|(number, _)| number % folds == fold);
-            [train, validation] = [kept, held].map(|part| part.into_iter().map(|(_, example)| example).collect());
-            if train.is_empty() || validation.is_empty() {
-                let problem = format!("has too few examples to hold one of {folds} parts back");
-                return Err(Error::Data { path: path.into(), problem });
-            }
-        }
+        let (train, validation) = (set.train.examples, set.validation.examples);
+        let [train, validation] = folded(train, validation, config.fold, path)?;
         Ok(Lessons { train: batches(train, layout), validation: batches(validation, Layout::Padded), notes })
     }
 

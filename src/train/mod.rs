@@ -12,6 +12,8 @@ mod evaluate;
 #[cfg(feature = "hub")]
 mod exam;
 mod export;
+#[cfg(feature = "hub")]
+mod fold;
 mod growth;
 #[cfg(feature = "hub")]
 mod lessons;

@@ -48,6 +48,7 @@ impl Plan {
             _ => Initial::new(),
         };
         config.adapt(&mut fresh, config.start_from(initial), &[])?;
+        config.grown(&mut fresh);
         Plan::of_trainer(Trainer::of_model(config, fresh, &blank)?, &device)
     }
 

@@ -3,6 +3,8 @@
 use super::{Adapter, Budget, Config, Plan, Sample, Subject};
 use crate::device::{Device, Tag};
 use crate::error::{Error, Result};
+use crate::lowrank::{Lora, each};
+use crate::module::{Module, Path};
 use crate::nn::Model;
 use crate::rank::{Allocation, Bounds, Curve, Rule, Sensitivity, Survey, Surveyed, allocate};
 use crate::rng::Seed;
@@ -49,11 +51,11 @@ pub fn look(
 pub fn survey(config: &Config, subject: &Subject, device: &Device, most: usize) -> Result<(Model, Survey)> {
     let (mut model, fresh) = config.bare(&subject.names, device)?;
     let names = config.adapted_layers(&mut model, &fresh)?;
-    let rank = most.min(MOST);
+    let rank = if most == usize::MAX { MOST } else { most };
     Ok((model, Survey { names, rank, seed: Seed(config.seed).named("survey"), ..Survey::default() }))
 }
 
-/// Ranks that curves are known to, unless less is asked for.
+/// Ranks that curves are known to, unless others are asked for.
 const MOST: usize = 64;
 
 /// Attempts to meet a budget in bytes, whose cost is not quite that of the ranks one by one.
@@ -74,7 +76,20 @@ pub fn share_out(config: &Config, subject: &Subject, curves: &[Curve], sharing: 
     };
     let measure = Measure { config, subject, curves, budget };
     let limit = match budget {
-        Budget::Parameters(count) => return Ok(named(allocate(curves, &parameters, count, bounds, rule)?)),
+        Budget::Parameters(_) if config.adapter == Adapter::Dora => {
+            let problem = "lengths of outputs (dora) are not counted in parameters of ranks: give bytes, such as 8MiB";
+            return Err(Error::Config(format!("budget: {problem}")));
+        }
+        Budget::Parameters(count) => {
+            let found = allocate(curves, &parameters, count, bounds, rule)?;
+            let least = parameters.iter().min().copied().unwrap_or_default();
+            return match found.ranks.iter().all(|&rank| rank == 0) {
+                true => Err(Error::Config(format!(
+                    "budget: no rank that wins anything fits into {count}; one takes {least}"
+                ))),
+                false => Ok(named(found)),
+            };
+        }
         Budget::Bytes(bytes) | Budget::Memory(bytes) => bytes,
     };
     // From at least one rank everywhere, so that a layer's first rank brings nothing else with it.
@@ -83,7 +98,7 @@ pub fn share_out(config: &Config, subject: &Subject, curves: &[Curve], sharing: 
     let of_some: u64 = some.iter().zip(&costs).map(|(&rank, cost)| rank as u64 * cost).sum();
     let mut room = (limit + of_some).saturating_sub(taken);
     if room < of_some * bounds.least.min(1) as u64 {
-        let advice = format!("rank {} everywhere takes so much: take a larger budget or a smaller batch", bounds.least);
+        let advice = format!("rank {} everywhere takes so much: {}", bounds.least, way_out(budget));
         return Err(Error::Memory { needed: taken, limit, advice });
     }
     // By the costs of single ranks; then by what is really taken.
@@ -104,9 +119,16 @@ pub fn share_out(config: &Config, subject: &Subject, curves: &[Curve], sharing: 
     match !nothing && (found.spent <= limit || rule == Rule::Published) {
         true => Ok(named(found)),
         false => {
-            let advice = "not even one rank fits: take a larger budget, a smaller batch or recompute".into();
-            Err(Error::Memory { needed: taken, limit, advice })
+            let advice = format!("no ranks were found that fit: {}", way_out(budget));
+            Err(Error::Memory { needed: found.spent.max(taken), limit, advice })
         }
+    }
+}
+
+fn way_out(budget: Budget) -> &'static str {
+    match budget {
+        Budget::Memory(_) => "take a larger budget, a smaller batch or recompute",
+        _ => "take a larger budget, or name fewer layers",
     }
 }
 
@@ -120,8 +142,7 @@ struct Measure<'a> {
 
 impl Measure<'_> {
     fn with(&self, ranks: &[usize]) -> Config {
-        let pattern = self.curves.iter().zip(ranks).map(|(curve, &rank)| (curve.path.clone(), rank)).collect();
-        Config { rank_pattern: pattern, ..self.config.clone() }
+        only(self.config, self.curves.iter().zip(ranks).map(|(curve, &rank)| (curve.path.clone(), rank)).collect())
     }
 
     /// Bytes of a run with these ranks.
@@ -181,14 +202,22 @@ impl Measure<'_> {
     }
 }
 
-/// Bytes of what trains, its gradients and the optimizer's state.
+/// Bytes of adapters, their gradients and the optimizer's state of them; a head that trains beside them is not counted.
 fn trained_bytes(config: &Config, subject: &Subject) -> Result<u64> {
     let device = Device::null_for(&config.device);
     let mut model: Model = config.fresh(&*subject.source, &subject.names, &device)?;
+    let mut adapted = Vec::new();
+    each::<Lora>(&mut model, |path, _| adapted.push(format!("{path}.")));
+    model.visit_mut(&Path::root(), &mut |path, parameter| {
+        let path = path.to_string();
+        if !adapted.iter().any(|layer| path.starts_with(layer)) {
+            parameter.freeze();
+        }
+    });
     let mut optimizer = config.optimizer(&mut model)?;
     optimizer.prepare(&model);
     let state = device.ledger().live()[Tag::Optimizer];
-    let trained = crate::module::Module::trainable_parameters(&model) as u64 * 4;
+    let trained = model.trainable_parameters() as u64 * 4;
     Ok(2 * trained + state)
 }
 
@@ -197,6 +226,12 @@ impl Ranks {
     /// of unlike ranks learn at about the same pace.
     pub fn apply(&self, config: &Config) -> Config {
         let adapter = if config.adapter == Adapter::None { Adapter::Lora } else { config.adapter };
-        Config { adapter, rank_pattern: self.ranks.clone(), rank_stabilised: true, ..config.clone() }
+        Config { adapter, rank_stabilised: true, ..only(config, self.ranks.clone()) }
     }
+}
+
+/// Adapters of these ranks, and of no other layers.
+fn only(config: &Config, ranks: BTreeMap<String, usize>) -> Config {
+    let targets = ranks.iter().filter(|(_, rank)| **rank > 0).map(|(path, _)| path.clone()).collect();
+    Config { adapter_targets: targets, last_layers: None, rank_pattern: ranks, ..config.clone() }
 }

@@ -8,7 +8,7 @@ use crate::rng::Seed;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 /// How to search.
@@ -36,8 +36,17 @@ pub struct Trial {
     pub val_loss: f64,
 }
 
+/// The first line of a table.
+#[derive(Serialize, Deserialize)]
+struct About {
+    search: String,
+}
+
 /// Factors are between e^−3 and e^3.
 const REACH: f64 = 3.0;
+
+/// What diverges is no better than anything.
+const DIVERGED: f64 = f64::MAX;
 
 /// Proposals drawn evenly before the estimators have their say.
 const RANDOM: usize = 8;
@@ -65,7 +74,10 @@ impl Searching<'_> {
         let kinds = kinds(self.curves);
         let seed = Seed(self.config.seed).named("search");
         let proposals = Proposals { dimensions: kinds.len() + 1, random: RANDOM, seed };
-        let mut table = Table::open(self.folder()?.join("trials.jsonl"))?;
+        if self.search.trials == 0 || self.search.folds == 1 {
+            return Err(Error::Config("search: it takes at least one trial, and two folds or none".into()));
+        }
+        let mut table = Table::open(self.folder()?.join("trials.jsonl"), self.fingerprint())?;
         let mut alive: Vec<Trial> = Vec::new();
         for (rung, (count, part)) in rungs(self.search.trials).into_iter().enumerate() {
             let steps = ((part * self.config.steps as f64) as u64).max(1);
@@ -99,6 +111,14 @@ impl Searching<'_> {
         }
         let best = alive.into_iter().min_by(|a, b| a.val_loss.total_cmp(&b.val_loss)).expect("there is a trial");
         self.ranks(&kinds, &best.point)
+    }
+
+    /// Changes with all that a trial's loss is a function of, in hexadecimal.
+    fn fingerprint(&self) -> String {
+        let config = Config { out: None, ..self.config.clone() };
+        let config = serde_json::to_string(&config).expect("plain data");
+        let about = format!("{config} {} {:?} {:?}", self.subject.fingerprint, self.sharing, self.curves);
+        format!("{:016x}", crate::io::checksum(about.as_bytes()))
     }
 
     fn folder(&self) -> Result<PathBuf> {
@@ -146,16 +166,19 @@ impl Searching<'_> {
                 ..ranks.apply(self.config)
             };
             let control = Control { resume: false, stop: self.stop, profile: false };
-            let trained = run(&config, control, &mut |_: Event<'_>| {})?;
+            let trained = match run(&config, control, &mut |_: Event<'_>| {}) {
+                Err(Error::NotFinite(_)) => None,
+                other => other?.report.val_loss.filter(|loss| loss.is_finite()),
+            };
             std::fs::remove_dir_all(&folder).map_err(Error::file(&folder))?;
-            // What diverges is no better than anything.
-            sum += trained.report.val_loss.filter(|loss| loss.is_finite()).unwrap_or(f64::MAX / folds as f64);
+            let Some(loss) = trained else { return Ok(DIVERGED) };
+            sum += loss;
         }
         Ok(sum / folds as f64)
     }
 }
 
-/// The kinds of layers, by the last part of their paths, in the order of the model.
+/// The kinds of layers, by what stands behind the block's number in their paths, in the order of the model.
 fn kinds(curves: &[Curve]) -> Vec<&str> {
     let mut kinds: Vec<&str> = Vec::new();
     for curve in curves {
@@ -167,24 +190,35 @@ fn kinds(curves: &[Curve]) -> Vec<&str> {
 }
 
 fn kind(path: &str) -> &str {
-    path.rsplit('.').next().unwrap_or_default()
+    let number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    let block = path.split('.').find(|part| number(part));
+    block.and_then(|block| path.split_once(&format!(".{block}."))).map_or(path, |(_, kind)| kind)
 }
 
-/// What was tried, a line each.
+/// What was tried, a line each, behind one that says for which search.
 struct Table {
     path: PathBuf,
     trials: Vec<Trial>,
 }
 
 impl Table {
-    /// A last line that was cut off is not there.
-    fn open(path: PathBuf) -> Result<Table> {
+    /// A last line that was cut off is not there; a table of another search is an error.
+    fn open(path: PathBuf, search: String) -> Result<Table> {
         let text =
             if path.exists() { std::fs::read_to_string(&path).map_err(Error::file(&path))? } else { String::new() };
-        let trials: Vec<Trial> = text.lines().map_while(|line| serde_json::from_str(line).ok()).collect();
-        let table = Table { path, trials };
-        table.write(&table.path, false, &table.trials)?;
-        Ok(table)
+        let mut lines = text.lines();
+        if let Some(other) = lines.next().and_then(|line| serde_json::from_str::<About>(line).ok())
+            && other.search != search
+        {
+            let problem = "is the table of a search with other settings or data: give another --out, or remove it";
+            return Err(Error::Data { path, problem: problem.into() });
+        }
+        let trials: Vec<Trial> = lines.map_while(|line| serde_json::from_str(line).ok()).collect();
+        let about = serde_json::to_string(&About { search }).expect("plain data") + "\n";
+        let scratch = path.with_extension("new");
+        std::fs::write(&scratch, about + &lines_of(&trials)).map_err(Error::file(&scratch))?;
+        std::fs::rename(&scratch, &path).map_err(Error::file(&path))?;
+        Ok(Table { path, trials })
     }
 
     fn find(&self, number: usize, steps: u64) -> Option<Trial> {
@@ -197,17 +231,14 @@ impl Table {
     }
 
     fn add(&mut self, trial: Trial) -> Result<Trial> {
-        self.write(&self.path, true, std::slice::from_ref(&trial))?;
+        let mut file = std::fs::OpenOptions::new().append(true).open(&self.path).map_err(Error::file(&self.path))?;
+        let line = lines_of(std::slice::from_ref(&trial));
+        file.write_all(line.as_bytes()).and_then(|()| file.sync_all()).map_err(Error::file(&self.path))?;
         self.trials.push(trial.clone());
         Ok(trial)
     }
+}
 
-    fn write(&self, path: &Path, append: bool, trials: &[Trial]) -> Result<()> {
-        let mut options = std::fs::OpenOptions::new();
-        options.create(true).write(true).append(append).truncate(!append);
-        let mut file = options.open(path).map_err(Error::file(path))?;
-        let lines: String =
-            trials.iter().map(|trial| serde_json::to_string(trial).expect("plain data") + "\n").collect();
-        file.write_all(lines.as_bytes()).and_then(|()| file.sync_all()).map_err(Error::file(path))
-    }
+fn lines_of(trials: &[Trial]) -> String {
+    trials.iter().map(|trial| serde_json::to_string(trial).expect("plain data") + "\n").collect()
 }

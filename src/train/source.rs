@@ -66,7 +66,7 @@ impl Blank {
         let (rows, context) = (config.batch, config.context);
         let all = || vec![0; rows * context];
         let encoder = model.arch.is_encoder();
-        let hidden = rows * Masking::count(context.saturating_sub(2));
+        let hidden = rows * Masking::count(context);
         let (targets, places) = match (&model.labels, encoder) {
             (Some(_), true) => (rows, None),
             (Some(_), false) => (rows, Some(rows)),
@@ -78,7 +78,7 @@ impl Blank {
             targets: vec![0; targets],
             context,
             segments: (model.labels.is_some() && model.segments > 1).then(all),
-            mask: (model.labels.is_some() && encoder).then(all),
+            mask: (encoder && (model.labels.is_some() || config.model.is_some())).then(all),
             places: places.map(|places| vec![0; places]),
         })
     }

@@ -1,5 +1,6 @@
 //! Framed texts to learn from: with labels for a classifier, or for an encoder that learns by hidden tokens.
 
+use super::fold::folded;
 use super::windows::held_back;
 use super::{Config, Source};
 use crate::data::{Batch, Columns, Dataset, Example, Goal, Labelled, LabelledData, Texts, Tokenizer};
@@ -58,7 +59,7 @@ impl TextLessons {
             }
         }
         let texts = |texts| labelled(texts, sizes, config.batch, config.context);
-        let (train, validation) = (texts(set.train.examples), texts(set.validation.examples));
+        let [train, validation] = folded(set.train.examples, set.validation.examples, config.fold, path)?.map(texts);
         Ok(TextLessons { train, validation, notes, labels: Some(labels) })
     }
 
@@ -69,7 +70,7 @@ impl TextLessons {
         let notes = super::lessons::notes(&set, config.context);
         let texts =
             |examples| Texts::new(unlabelled(examples), Goal::Hidden(masking.clone()), config.batch, config.context);
-        let (train, validation) = (texts(set.train.examples), texts(set.validation.examples));
+        let [train, validation] = folded(set.train.examples, set.validation.examples, config.fold, path)?.map(texts);
         Ok(TextLessons { train, validation, notes, labels: None })
     }
 

@@ -77,9 +77,7 @@ impl<'a> Trainer<'a> {
     /// step adapters may grow.
     pub fn advance(&mut self) -> Result<Outcome> {
         let outcome = self.learn()?;
-        if !matches!(outcome, Outcome::Held) {
-            self.grown = self.grow()?;
-        }
+        self.grown = if matches!(outcome, Outcome::Held) { Vec::new() } else { self.grow()? };
         Ok(outcome)
     }
 

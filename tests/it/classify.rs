@@ -68,7 +68,7 @@ fn held_back(config: &Config, model: &Model) -> Evaluation {
 /// The base with what a run left put on it.
 fn adapted(base: &Path, adapter: &Path) -> Model {
     let adapter = peft::open(adapter).unwrap();
-    let config = ModelConfig { labels: adapter.classes(), ..hub::read_config(base, 64).unwrap() };
+    let config = ModelConfig { labels: adapter.classes(None), ..hub::read_config(base, 64).unwrap() };
     let (mut model, _) = hub::load_with_head(base, &config, Seed(0), &Device::cpu()).unwrap();
     adapter.put_on(&mut model).unwrap();
     model
@@ -117,7 +117,7 @@ fn every_method_leaves_what_it_reported() {
             let best = losses.iter().copied().fold(f64::INFINITY, f64::min);
             let out = trained.export().unwrap();
             if config.base.is_some() {
-                assert!(peft::open(&out).unwrap().classes().is_some());
+                assert!(peft::open(&out).unwrap().classes(None).is_some());
                 continue;
             }
             let opened = if config.adapter == Adapter::None {

@@ -13,7 +13,12 @@ use eckart::{DType, Device, Module, Seed, Tensor};
 /// The problem's batch as a sample.
 fn sample(problem: &Problem) -> Sample {
     let words = |x: &Tensor| x.to_vec::<u32>().unwrap();
-    Sample::new(vec![Batch { ids: words(&problem.ids), targets: words(&problem.targets), context: 5, ..Batch::default() }])
+    Sample::new(vec![Batch {
+        ids: words(&problem.ids),
+        targets: words(&problem.targets),
+        context: 5,
+        ..Batch::default()
+    }])
 }
 
 fn survey(names: &str, samples: u64, seed: u64) -> Survey {
@@ -60,7 +65,8 @@ fn probes_without_matrices_are_those_with() {
             Some(if transposed { v } else { v.t().contiguous() })
         });
         let direction: Vec<Option<Tensor>> = direction.collect();
-        let product = eckart::autograd::hvp(|p| problem.loss(p), &problem.parameters(), std::slice::from_ref(&direction));
+        let product =
+            eckart::autograd::hvp(|p| problem.loss(p), &problem.parameters(), std::slice::from_ref(&direction));
         for (i, path) in paths.iter().enumerate() {
             let at = parameters.iter().position(|(name, _)| *name == format!("{path}.weight")).unwrap();
             let v = direction[at].as_ref().unwrap();

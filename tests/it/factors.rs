@@ -202,6 +202,31 @@ fn they_are_multiplied_out_for_other_programs() {
     }
 }
 
+#[test]
+fn encoders_and_classifiers_are_multiplied_out_and_take_other_heads() {
+    let home = tempfile::tempdir().unwrap();
+    for name in ["bert", "roberta", "bert-classes", "roberta-classes", "gpt2-classes"] {
+        let mut model = hub::open(&crate::hub::folder(name), None, &Device::cpu()).unwrap();
+        let layers = eckart::lowrank::chosen(&mut model, &[eckart::lowrank::ALL]).unwrap();
+        let table = |path: &str| path.contains("embed") || ["wte", "wpe"].contains(&path);
+        let ranks = layers.iter().filter(|path| !table(path)).map(|path| (path.clone(), 1)).collect();
+        factorize(&mut model, &ranks, &Default::default()).unwrap();
+        let [small, dense] = ["small", "dense"].map(|kind| home.path().join(format!("{name} {kind}")));
+        hub::save(&model, &small, &Files::new()).unwrap();
+        let mut opened = hub::open(&small, None, &Device::cpu()).unwrap();
+        assert_eq!((opened.config().ranks.len(), bits(&opened)), (ranks.len(), bits(&model)), "{name}");
+        assert_eq!(hub::multiply_out(&mut opened).len(), ranks.len());
+        hub::save(&opened, &dense, &Files::new()).unwrap();
+        assert_eq!(bits(&hub::open(&dense, None, &Device::cpu()).unwrap()), bits(&opened), "{name}");
+        // The same body under a head for another task.
+        let sizes = hub::read_config(&small, 8).unwrap();
+        let labels = sizes.labels.is_none().then(|| vec!["no".to_string(), "yes".to_string()]);
+        let other = ModelConfig { labels, ..sizes };
+        let (_, fresh) = hub::load_with_head(&small, &other, Seed(1), &Device::cpu()).unwrap();
+        assert!(!fresh.is_empty() || name == "gpt2-classes", "{name}");
+    }
+}
+
 /// A model that has learnt a little, with two of its layers as factors of a rank that tells.
 fn factored_base(folder: &Path, arch: Arch, layers: [&str; 2]) -> PathBuf {
     let dense = base(folder, arch);

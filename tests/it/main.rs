@@ -68,6 +68,8 @@ mod kill;
 mod large;
 mod ledger;
 mod lora;
+#[cfg(feature = "hub")]
+mod loralib;
 mod low_rank;
 mod methods;
 #[cfg(feature = "hub")]

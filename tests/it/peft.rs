@@ -203,7 +203,7 @@ fn each_row_of_a_bank_is_the_model_with_that_adapter() {
 /// PEFT's files say how many classes there are, ours what they are called.
 #[test]
 fn classes_are_known_by_name_or_by_number() {
-    let names = |adapter: &Adapter| adapter.classes().map(|names| names.join(" "));
+    let names = |adapter: &Adapter| adapter.classes(None).map(|names| names.join(" "));
     assert_eq!(names(&adapter("gpt2_lora")), None);
     for name in ["bert_classes", "roberta_classes"] {
         let mut adapter = adapter(name);

@@ -201,7 +201,7 @@ fn what_is_written_is_read_again_here_and_elsewhere() {
             Some("CAUSAL_LM").filter(|_| case.name != "bert_tokens_head_too")
         };
         assert_eq!(adapter.config.task_type.as_deref(), task);
-        assert_eq!(adapter.classes(), model.config().labels);
+        assert_eq!(adapter.classes(None), model.config().labels);
     }
     // PEFT's own, put on a model and saved from there: a part that PiSSA took is undone, a head without the embedding's
     // adapter stays without.
@@ -331,6 +331,7 @@ fn shrinking_loses_the_tail_and_no_more() {
             let rank = match budget {
                 Budget::Rank(rank) => rank.min(4),
                 Budget::Energy(part) => report.rank_for(part),
+                Budget::Parameters(..) => unreachable!("not among these"),
             };
             assert_eq!((map.rank(), map.scale()), (rank, 0.75), "{path} {budget:?}");
             let product = map.a().tensor().detach().matmul(&map.b().tensor().detach()) * map.scale();

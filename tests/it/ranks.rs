@@ -130,7 +130,7 @@ fn ranks_are_those_of_the_adapter_that_is_left() {
 }
 
 fn growing(folder: &FilePath, name: &str, files: &(PathBuf, PathBuf)) -> Config {
-    let growth = Growth { budget: 700, every: Some(3), until: 0.75, batches: 2, ..Growth::default() };
+    let growth = Growth { budget: 700, every: Some(3), until: 0.75, batches: 4, ..Growth::default() };
     Config { growth: Some(growth), ..config(folder, name, files) }
 }
 
@@ -290,7 +290,7 @@ fn searches_go_on_where_their_table_ends_and_keep_the_budget() {
     // Half of the table and a line that was cut off: the same end.
     let table = resolved.out.as_ref().unwrap().join("search/trials.jsonl");
     let text = std::fs::read_to_string(&table).unwrap();
-    let half: String = text.lines().take(2).map(|line| format!("{line}\n")).collect();
+    let half: String = text.lines().take(3).map(|line| format!("{line}\n")).collect();
     std::fs::write(&table, half + "{\"number\": 2, \"ste").unwrap();
     let mut again = Vec::new();
     run(&resolved, 0, &mut |trial| again.push(trial.clone()));
@@ -312,7 +312,16 @@ fn settings_that_cannot_be_are_named() {
     let problem = |config: Config| config.resolved().unwrap_err().to_string();
     let growth = Some(Growth { every: Some(0), ..Growth::default() });
     assert!(problem(Config { growth, ..base.clone() }).contains("growth.every is 0"));
-    let growth = Some(Growth::default());
+    let grows = |growth: Growth| problem(Config { growth: Some(growth), ..base.clone() });
+    assert!(grows(Growth::default()).contains("growth.budget: it is 0"));
+    let budget = 600;
+    assert!(
+        grows(Growth { budget, start: 99, ..Growth::default() }).contains("growth.start: it is 99, above the rank")
+    );
+    assert!(grows(Growth { budget, until: 1.5, ..Growth::default() }).contains("growth.until is 1.5"));
+    assert!(grows(Growth { budget, threshold: -1.0, ..Growth::default() }).contains("growth.threshold is -1"));
+    assert!(grows(Growth { budget, every: Some(1000), ..Growth::default() }).contains("nothing would ever grow"));
+    let growth = Some(Growth { budget, ..Growth::default() });
     let message = problem(Config { growth, adapter: Adapter::Dora, ..base.clone() });
     assert!(message.contains("only adapters without lengths grow"), "{message}");
     assert!(problem(Config { fold: Some([2, 2]), ..base.clone() }).contains("fold: 2 of 2"));
@@ -357,13 +366,21 @@ fn the_commands_choose_ranks() {
     let at_once = report("at-once", &["--budget", "600", "--min", "0"]);
     assert_eq!(at_once["val_loss"], by_file["val_loss"]);
     let searched = report("searched", &["--budget", "600", "--min", "0", "--search", "2"]);
-    assert!(searched["trainable_parameters"].as_u64() <= Some(600));
+    assert!(searched["trainable_parameters"].as_u64().unwrap() <= 600);
     let online = report("online", &["--budget", "600", "--min", "0", "--online"]);
-    assert!(online["trainable_parameters"].as_u64() <= Some(600));
+    assert!((1..=600).contains(&online["trainable_parameters"].as_u64().unwrap()));
+    let out = path("online-in-words");
+    let grown = ["--steps", "4", "--rank", "2", "--budget", "600", "--min", "0", "--online", "--out", &out];
+    let shown = run(with("finetune", &grown));
+    assert!(shown.contains("with AdamW") && FilePath::new(&out).join("adapter").is_dir(), "{shown}");
 
     // A budget by an adapter's update, and by a fully fine-tuned model's.
     let adapter = format!("adapter:{}", path("by-file/adapter"));
     run(with("allocate", &["--budget", "300", "--min", "0", "--sensitivity", &adapter]));
+    report("of-some", &["--targets", "q_proj"]);
+    let some = format!("adapter:{}", path("of-some/adapter"));
+    let after = report("after-some", &["--budget", "300", "--min", "0", "--sensitivity", &some]);
+    assert!((1..=300).contains(&after["trainable_parameters"].as_u64().unwrap()), "layers without curves get nothing");
     report("full", &["--method", "full"]);
     let delta = format!("delta:{}", path("full/model"));
     run(with("allocate", &["--budget", "300", "--min", "0", "--sensitivity", &delta, "--rule", "closed-form"]));
@@ -381,5 +398,14 @@ fn the_commands_choose_ranks() {
     refused(with("allocate", &[]), "budget: give one");
     refused(with("allocate", &["--budget", "10"]), "rank 1 everywhere takes");
     refused(with("allocate", &["--budget", "600", "--sensitivity", "taste"]), "none of gradient, hessian");
+    refused(with("allocate", &["--budget", "600", "--online"]), "they are for finetune");
+    refused(with("allocate", &["--budget", "20", "--min", "0"]), "no rank that wins anything fits into 20");
     refused(with("finetune", &["--budget", "1MiB", "--online"]), "counted in parameters");
+    refused(with("finetune", &["--budget", "10", "--online"]), "growth.budget: rank 1 everywhere takes");
+    refused(with("finetune", &["--budget", "600", "--online", "--rule", "uniform"]), "cannot be used with");
+    refused(with("finetune", &["--rule", "uniform"]), "--budget");
+    refused(with("finetune", &["--budget", "600", "--method", "full"]), "ranks are those of adapters");
+    refused(with("finetune", &["--budget", "600", "--method", "dora"]), "give bytes");
+    refused(with("finetune", &["--budget", "600", "--min", "0", "--search", "2", "--folds", "1"]), "two folds or none");
+    refused(with("curvature", &["--sample", "0"]), "--sample");
 }

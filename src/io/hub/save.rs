@@ -7,7 +7,7 @@ use crate::io::Files;
 use crate::io::folder::{write_file, write_pieces, write_whole};
 use crate::lowrank::{self, Factored, is_head};
 use crate::module::{Dense, Module, Path as ModulePath};
-use crate::nn::{Arch, Model};
+use crate::nn::{Arch, Model, ModelConfig};
 use crate::tensor::Tensor;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -39,8 +39,8 @@ pub fn save(model: &Model, folder: &Path, beside: &Files) -> Result<()> {
 /// Puts dense matrices, as the layout stores them, in the place of factors, so that other programs know the model. Returns
 /// the layers' paths.
 pub fn multiply_out(model: &mut Model) -> Vec<String> {
-    let transposed = model.config().arch == Arch::Llama;
-    lowrank::multiply_out(model, transposed)
+    let config = model.config().clone();
+    lowrank::multiply_out(model, &|path| is_transposed(&config, path))
 }
 
 fn check(model: &Model, folder: &Path, beside: &Files) -> Result<()> {
@@ -59,11 +59,16 @@ fn check(model: &Model, folder: &Path, beside: &Files) -> Result<()> {
     plain(model)
 }
 
-/// Every layer must be the matrix that the layout has, or factors: a GPT-2's are the other way round, but for a classifier's.
+/// Whether the layout has a layer's matrix as [out, in]: a GPT-2's are the other way round, but for a classifier's.
+fn is_transposed(config: &ModelConfig, path: &str) -> bool {
+    config.arch != Arch::Gpt2 || is_head(path)
+}
+
+/// Every layer must be the matrix that the layout has, or factors.
 fn plain(model: &Model) -> Result<()> {
-    let (gpt2, mut other) = (model.config().arch == Arch::Gpt2, None);
+    let mut other = None;
     model.clone().visit_maps(&ModulePath::root(), &mut |path, map| {
-        let transposed = !map.is_embedding() && (!gpt2 || is_head(&path.to_string()));
+        let transposed = !map.is_embedding() && is_transposed(model.config(), &path.to_string());
         let plain = map.get::<Dense>().is_some_and(|dense| dense.transposed == transposed);
         if other.is_none() && !plain && map.get::<Factored>().is_none() {
             other = Some(path.to_string());

@@ -152,7 +152,30 @@ impl Config {
         Ok(config)
     }
 
-    fn check(&self) -> Result<()> {
+    /// Of an adapter without anything out of the ordinary, whose ranks are still to be [settled](Config::settle).
+    pub(super) fn plain(targets: Names) -> Config {
+        Config {
+            base_model: None,
+            rank: 1,
+            alpha: 1.0,
+            rank_stabilised: false,
+            dora: false,
+            targets,
+            exclude: None,
+            blocks: Vec::new(),
+            block_names: Vec::new(),
+            ranks: Vec::new(),
+            alphas: Vec::new(),
+            whole: Vec::new(),
+            tied: false,
+            dropout: 0.0,
+            principal: false,
+            fan_in_fan_out: false,
+            task_type: None,
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
         let problem = |text: String| Err(Error::Config(text));
         if let Some(rank) = self.ranks.iter().map(|(_, rank)| *rank).chain([self.rank]).find(|rank| *rank == 0) {
             return problem(format!("r or rank_pattern has a rank of {rank}: ranks are at least 1"));
@@ -173,6 +196,11 @@ impl Config {
     /// Whether PEFT names this module itself among those that are trained whole, be it there or not.
     pub(super) fn is_usual(&self, module: &str) -> bool {
         self.task_type.as_deref() == Some(CLASSIFICATION) && ["classifier", "score"].contains(&module)
+    }
+
+    /// Whether a classifier beside it is one of whole texts, as far as is said.
+    pub(super) fn classifies(&self) -> bool {
+        self.task_type.as_deref().is_none_or(|task| task == CLASSIFICATION)
     }
 
     /// Factor on A B of a layer of this rank and alpha.

@@ -9,6 +9,7 @@ mod config;
 mod faults;
 mod inspect;
 mod json;
+mod loralib;
 mod names;
 mod place;
 mod save;
@@ -17,6 +18,7 @@ mod sites;
 pub use banks::bank;
 pub use config::Config;
 pub use inspect::{Budget, LayerReport};
+pub use loralib::from_loralib;
 pub use names::Names;
 pub use place::Placed;
 pub use save::{About, save};
@@ -100,13 +102,15 @@ fn regular(path: &Path, longest: u64) -> Result<Vec<u8>> {
 }
 
 impl Adapter {
-    /// Names of the classes that a classifier trained beside it tells apart; `LABEL_0` and so on where only their number is
-    /// known, and none if it has no classifier.
-    pub fn classes(&self) -> Option<Vec<String>> {
+    /// Names of the classes that a model tells apart with it: those of the classifier trained beside it, which the model's own
+    /// are taken for where it has no names and as many; `LABEL_0` and so on where only their number is known; and the model's
+    /// if it has no classifier.
+    pub fn classes(&self, of_model: Option<&[String]>) -> Option<Vec<String>> {
         let heads = ["score.weight", "classifier.weight", "classifier.out_proj.weight"];
-        let rows = heads.iter().find_map(|head| self.tensors.get(*head)?.shape().first().copied())?;
-        let named = self.labels.clone().filter(|labels| labels.len() == rows);
-        Some(named.unwrap_or_else(|| (0..rows).map(|number| format!("LABEL_{number}")).collect()))
+        let rows = || heads.iter().find_map(|head| self.tensors.get(*head)?.shape().first().copied());
+        let Some(rows) = rows().filter(|_| self.config.classifies()) else { return of_model.map(<[String]>::to_vec) };
+        let known = [self.labels.as_deref(), of_model].into_iter().flatten().find(|names| names.len() == rows);
+        Some(known.map_or_else(|| (0..rows).map(|number| format!("LABEL_{number}")).collect(), <[String]>::to_vec))
     }
 
     /// Writes both files, and the names of classes if there are some, into a folder that is not there yet; its parent must

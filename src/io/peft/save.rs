@@ -96,24 +96,16 @@ impl Adapter {
             let problem = "some adapters have lengths (DoRA) or a dropout that others have not";
             return Err(Error::Config(format!("{problem}: PEFT's files have one setting for all")));
         }
+        let targets = Names::List(layers.iter().map(|layer| layer.site.module.clone()).collect());
         let mut config = Config {
             base_model: about.base_model.clone(),
-            rank: 1,
-            alpha: 1.0,
             rank_stabilised: about.rank_stabilised,
             dora,
-            targets: Names::List(layers.iter().map(|layer| layer.site.module.clone()).collect()),
-            exclude: None,
-            blocks: Vec::new(),
-            block_names: Vec::new(),
-            ranks: Vec::new(),
-            alphas: Vec::new(),
             whole: whole.modules.into_iter().collect(),
-            tied: false,
             dropout,
-            principal: false,
             fan_in_fan_out: model.config().arch == Arch::Gpt2,
             task_type: task_type(model).map(str::to_owned),
+            ..Config::plain(targets)
         };
         config.settle(layers.iter().map(|layer| (&*layer.site.module, layer.rank(), layer.scale)));
         Ok(Adapter { folder: Default::default(), config, tensors, labels: model.config().labels.clone() })

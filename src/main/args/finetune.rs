@@ -94,12 +94,12 @@ pub struct Finetune {
     #[arg(long = "ranks", value_name = "FILE", conflicts_with = "budget")]
     ranks_file: Option<PathBuf>,
     /// Spend the budget while the run goes on: adapters begin at --min and grow where it is predicted to win most
-    #[arg(long, requires = "budget")]
+    #[arg(long, requires = "budget", conflicts_with_all = ["sensitivity", "rule", "max", "sample"])]
     pub online: bool,
     /// Try so many ways to share the budget out, most of them in short runs, and take the one that validates best
-    #[arg(long, value_name = "TRIALS", requires = "budget", conflicts_with = "online")]
+    #[arg(long, value_name = "TRIALS", requires = "budget", conflicts_with = "online", value_parser = super::count())]
     pub search: Option<usize>,
-    /// Judge trials by so many folds of what is learnt instead of what is held back
+    /// Judge trials by so many folds of what is learnt, two or more, instead of what is held back
     #[arg(long, value_name = "K", requires = "search", default_value_t = 0, hide_default_value = true)]
     pub folds: usize,
     /// How frozen weights are stored beside adapters

@@ -1,5 +1,6 @@
 //! Flags that say which rank goes where.
 
+use super::{at_least_one, count};
 use clap::Args;
 use eckart::rank::{Bounds, Rule, Sensitivity, Tail};
 use eckart::train::Budget;
@@ -46,7 +47,7 @@ impl std::fmt::Display for Kind {
     }
 }
 
-fn rule(text: &str) -> Result<Rule, String> {
+pub fn rule(text: &str) -> Result<Rule, String> {
     Ok(match text {
         "greedy" => Rule::Greedy,
         "closed-form" | "closed-form:power" => Rule::ClosedForm(Tail::Power),
@@ -65,19 +66,19 @@ pub struct Ranks {
     #[arg(long, value_name = "BUDGET")]
     pub budget: Option<Budget>,
     /// gradient, hessian, gauss-newton, data, kronecker, adapter:DIR or delta:DIR: what gains are taken from
-    #[arg(long, value_name = "KIND", default_value = "gradient")]
+    #[arg(long, value_name = "KIND", default_value = "gradient", requires = "budget")]
     pub sensitivity: Kind,
     /// greedy, closed-form[:slow|power|exponential], uniform or published
-    #[arg(long, value_parser = rule, default_value = "greedy")]
+    #[arg(long, value_parser = rule, default_value = "greedy", requires = "budget")]
     pub rule: Rule,
     /// Least rank of a layer; 0 lets layers go without
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "budget")]
     pub min: usize,
     /// Highest rank of a layer
-    #[arg(long, value_name = "N", default_value_t = usize::MAX, hide_default_value = true)]
+    #[arg(long, value_name = "N", default_value_t = usize::MAX, hide_default_value = true, requires = "budget", value_parser = count())]
     pub max: usize,
     /// Batches that gains are taken from
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(long, value_name = "N", default_value_t = 8, requires = "budget", value_parser = at_least_one())]
     pub sample: u64,
 }
 

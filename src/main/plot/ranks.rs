@@ -28,7 +28,7 @@ pub fn ranks(path: &Path, curves: &[Curve], ranks: &BTreeMap<String, usize>) -> 
             .x_label_area_size(30)
             .y_label_area_size(300)
             .build_cartesian_2d(0.0..most as f64 * 1.05, 0.0..curves.len() as f64)?;
-        let name = |place: &f64| curves.get(curves.len() - 1 - *place as usize).map_or("", |c| &*c.path).to_string();
+        let name = |place: &f64| curves.iter().rev().nth(*place as usize).map_or("", |c| &*c.path).to_string();
         chart
             .configure_mesh()
             .disable_y_mesh()
