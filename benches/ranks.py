@@ -9,13 +9,11 @@ seeds, the other seeds follow at the best; ranks are chosen anew for every seed.
 ranks of the same seed. `--table` prints what there is.
 """
 
-import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-from runs import EXECUTABLE, Runs, lessons, mean_and_spread, wanted
+from runs import EXECUTABLE, Ranks, Runs, lessons, mean_and_spread, wanted, write_yaml
 
 RATES = ["3e-3", "1e-2", "3e-2"]
 SEEDS = [1, 2, 3, 4, 5]
@@ -55,40 +53,13 @@ def scale(budget):
     return {"rank": rank, "alpha": 8 * rank**0.5}
 
 
-class Ranks:
-    """Ranks by `eckart allocate`, one file for each way, budget and seed."""
-
-    def __init__(self, folder, paths):
-        self.folder, self.paths = folder / "ranks", paths
-        self.folder.mkdir(parents=True, exist_ok=True)
-
-    def of(self, name, flags, budget, seed):
-        slug = "".join(c if c.isalnum() else "-" for c in name.lower())
-        path = self.folder / f"{slug}-{budget}-{seed}.json"
-        if not path.exists():
-            if "--table" in sys.argv:
-                return None
-            config = path.with_suffix(".yaml")
-            settings = SETTINGS | self.paths | scale(budget) | {"seed": seed}
-            config.write_text("\n".join(f"{key}: {json.dumps(value)}" for key, value in settings.items()) + "\n")
-            command = [EXECUTABLE, "allocate", "--device", "cpu", "--config", config, "--budget", str(budget), *flags]
-            start = time.monotonic()
-            done = subprocess.run([*command, "--json"], capture_output=True, text=True)
-            if done.returncode != 0:
-                print(f"{name}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
-                return None
-            found = json.loads(done.stdout) | {"seconds": time.monotonic() - start}
-            path.write_text(json.dumps(found, indent=1) + "\n")
-        return json.loads(path.read_text())
-
-
 def full(folder, paths, seed):
     """A full fine-tuning's model, for the update that it made."""
     out = folder / "full" / str(seed)
     if not (out / "model").exists() and "--table" not in sys.argv:
         config = folder / f"full-{seed}.yaml"
         settings = SETTINGS | paths | {"seed": seed, "adapter": "none", "optimizer": "adamw", "lr": 3e-3}
-        config.write_text("\n".join(f"{key}: {json.dumps(value)}" for key, value in settings.items()) + "\n")
+        write_yaml(config, settings)
         subprocess.run(["rm", "-rf", out], check=True)
         command = [EXECUTABLE, "finetune", "--device", "cpu", "--config", config, "--out", out, "--json"]
         subprocess.run(command, check=True, capture_output=True)
@@ -105,7 +76,7 @@ def settings_of(folder, paths, ranks, name, budget, seed):
     flags = ["--sensitivity", f"delta:{full(folder, paths, seed)}"] if name == ORACLE else ALLOCATED[name]
     # Of so few parameters, layers may go without.
     least = [] if name in ["uniform", "as published"] else ["--min", "0"]
-    found = ranks.of(name, [*flags, *least], budget, seed)
+    found = ranks.of(name, SETTINGS | paths | scale(budget), [*flags, *least], budget, seed)
     return found and ({"rank_pattern": found["ranks"]}, (), found["seconds"])
 
 
@@ -151,7 +122,7 @@ class Row:
 def main():
     model, text, folder = (Path(argument) for argument in sys.argv[1:4])
     paths = {"model": str(model.resolve()), "data": str(lessons(text.read_text(), folder).resolve())}
-    runs, ranks = Runs(folder, "finetune", SETTINGS | paths, RATES, None), Ranks(folder, paths)
+    runs, ranks = Runs(folder, "finetune", SETTINGS | paths, RATES, None), Ranks(folder)
     for uniform, budget in BUDGETS.items():
         print(f"**{budget:,} parameters, as uniform rank {uniform}**\n")
         print("| way | parameters | lr | validation loss | less uniform's | seconds to decide |\n|---|---|---|---|---|---|")

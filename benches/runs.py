@@ -31,7 +31,7 @@ class Runs:
     def make(self, name, path, settings, rate, seed, flags):
         config = path.with_suffix(".yaml")
         everything = self.settings | settings | {"lr": float(rate), "seed": seed}
-        config.write_text("\n".join(f"{key}: {json.dumps(value)}" for key, value in everything.items()) + "\n")
+        write_yaml(config, everything)
         run = self.folder / "runs" / path.stem
         subprocess.run(["rm", "-rf", run], check=True)
         command = [EXECUTABLE, self.command, "--device", "cpu", "--config", config, "--out", run, "--json", *flags]
@@ -59,6 +59,37 @@ class Runs:
             losses[self.higher] = loss(self.higher)
         best = min(losses, key=losses.get)
         return best if losses[best] < float("inf") else None
+
+
+class Ranks:
+    """Ranks by `eckart allocate`, one file for each way, budget and seed."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder) / "ranks"
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def of(self, name, settings, flags, budget, seed):
+        """What the command says, and the seconds that it took; None if it says nothing."""
+        slug = "".join(c if c.isalnum() else "-" for c in name.lower())
+        path = self.folder / f"{slug}-{budget}-{seed}.json"
+        if not path.exists():
+            if "--table" in sys.argv:
+                return None
+            config = path.with_suffix(".yaml")
+            write_yaml(config, settings | {"seed": seed})
+            command = [EXECUTABLE, "allocate", "--device", "cpu", "--config", config, "--budget", str(budget), *flags]
+            start = time.monotonic()
+            done = subprocess.run([*command, "--json"], capture_output=True, text=True)
+            if done.returncode != 0:
+                print(f"{name}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+                return None
+            found = json.loads(done.stdout) | {"seconds": time.monotonic() - start}
+            path.write_text(json.dumps(found, indent=1) + "\n")
+        return json.loads(path.read_text())
+
+
+def write_yaml(path, settings):
+    path.write_text("\n".join(f"{key}: {json.dumps(value)}" for key, value in settings.items()) + "\n")
 
 
 def lessons(text, folder):

@@ -64,6 +64,14 @@ impl Default for AdapterConfig {
 }
 
 impl AdapterConfig {
+    /// The same for these layers alone, by path, with these ranks; layers of rank 0 get no adapter.
+    pub fn with_ranks<'a>(self, ranks: impl IntoIterator<Item = (&'a str, usize)>) -> AdapterConfig {
+        let some = ranks.into_iter().filter(|(_, rank)| *rank > 0);
+        let rank_pattern: Vec<(String, usize)> = some.map(|(path, rank)| (path.into(), rank)).collect();
+        let targets = rank_pattern.iter().map(|(path, _)| path.clone()).collect();
+        AdapterConfig { targets, exclude: Vec::new(), rank_pattern, ..self }
+    }
+
     /// Rank and alpha of a layer.
     fn sizes(&self, place: &Place) -> (usize, f64) {
         let rank = self.rank_pattern.iter().find(|(name, _)| place.is_meant(name));

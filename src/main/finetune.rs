@@ -18,7 +18,7 @@ fn with_ranks(args: &args::Finetune, config: Config, stop: &AtomicBool) -> Resul
         let chosen = choose(&config, &args.ranks)?;
         eprintln!("{}", chosen.table());
         let Some(trials) = args.search else { return Ok(chosen.ranks.apply(&config)) };
-        return searched(args, &config, &chosen, Search { trials, folds: args.folds }, stop);
+        return searched(args, &config, &chosen, Search { trials, folds: args.folds.unwrap_or(0) }, stop);
     }
     let Budget::Parameters(budget) = budget else {
         return Err(Error::Config("budget: what grows is counted in parameters, such as 200k".into()));

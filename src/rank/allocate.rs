@@ -64,6 +64,11 @@ impl Allocation {
         Allocation { ranks, spent, budget, left }
     }
 
+    /// Path and rank of each layer.
+    pub fn of_layers<'a>(&'a self, curves: &'a [Curve]) -> impl Iterator<Item = (&'a str, usize)> {
+        curves.iter().map(|curve| &*curve.path).zip(self.ranks.iter().copied())
+    }
+
     /// Paths of the layers that get nothing.
     pub fn without<'a>(&self, curves: &'a [Curve]) -> Vec<&'a str> {
         curves.iter().zip(&self.ranks).filter(|(_, rank)| **rank == 0).map(|(curve, _)| &*curve.path).collect()

@@ -406,6 +406,6 @@ fn the_commands_choose_ranks() {
     refused(with("finetune", &["--rule", "uniform"]), "--budget");
     refused(with("finetune", &["--budget", "600", "--method", "full"]), "ranks are those of adapters");
     refused(with("finetune", &["--budget", "600", "--method", "dora"]), "give bytes");
-    refused(with("finetune", &["--budget", "600", "--min", "0", "--search", "2", "--folds", "1"]), "two folds or none");
+    refused(with("finetune", &["--budget", "600", "--min", "0", "--search", "2", "--folds", "1"]), "--folds");
     refused(with("curvature", &["--sample", "0"]), "--sample");
 }

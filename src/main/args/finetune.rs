@@ -2,6 +2,7 @@
 
 use super::common::Common;
 use super::word;
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
 use eckart::ops::quantised::Format;
 use eckart::train::{Adapter, Config, Method, Ranks, Task};
@@ -100,8 +101,8 @@ pub struct Finetune {
     #[arg(long, value_name = "TRIALS", requires = "budget", conflicts_with = "online", value_parser = super::count())]
     pub search: Option<usize>,
     /// Judge trials by so many folds of what is learnt, two or more, instead of what is held back
-    #[arg(long, value_name = "K", requires = "search", default_value_t = 0, hide_default_value = true)]
-    pub folds: usize,
+    #[arg(long, value_name = "K", requires = "search", value_parser = RangedU64ValueParser::<usize>::new().range(2..))]
+    pub folds: Option<usize>,
     /// How frozen weights are stored beside adapters
     #[arg(long)]
     base: Option<Bits>,
