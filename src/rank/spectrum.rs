@@ -26,10 +26,10 @@ pub(super) struct Sketching {
 pub(super) struct Spectrum {
     /// Leading singular values and vectors of G [in, out].
     pub leading: Svd,
-    /// ‖G‖²: exact where G was there, else an unbiased estimate.
-    pub square: f64,
+    /// ‖G − U s Vᵀ‖²: exact where G was there, else the mean over random directions that did not choose them alone.
+    pub rest: f64,
     /// ‖E g‖², without the part that noise of batches adds to ‖G‖²: from products of different batches alone, not below
-    /// zero; `square` where there is one batch.
+    /// zero; ‖G‖² where there is one batch. Of sketches an estimate.
     pub debiased: f64,
 }
 
@@ -55,11 +55,25 @@ pub(super) fn spectra<M: Module + Clone>(
         let sketch = bases[i].get_or_insert_with(|| how.sketch(layer, &used.dy));
         Some(used.x.t().matmul(&used.dy.matmul(sketch)))
     })?;
-    let squares = |(layer, sum): (&Layer, &Sum)| sum.squares(if how.is_whole(layer) { 1 } else { how.width(layer) });
-    let squares: Vec<[f64; 2]> = taps.layers.iter().zip(&first).map(squares).collect::<Result<_>>()?;
-    let found = passes.decomposed(first, how)?;
-    let spectrum = |(leading, [square, debiased]): (Svd, [f64; 2])| Spectrum { leading, square, debiased };
-    Ok(found.into_iter().zip(squares).map(spectrum).collect())
+    let columns = |layer: &Layer| if how.is_whole(layer) { 1 } else { how.width(layer) };
+    let debiased = |(layer, sum): (&Layer, &Sum)| sum.debiased(columns(layer));
+    let debiased: Vec<f64> = taps.layers.iter().zip(&first).map(debiased).collect::<Result<_>>()?;
+    let first: Vec<Option<Tensor>> = first.into_iter().map(|sum| sum.sum).collect();
+    let found = passes.decomposed(first.clone(), how)?;
+    bases.resize(taps.layers.len(), None);
+    let spectrum = |(i, leading): (usize, Svd)| {
+        let rest = rest(&leading, first[i].as_ref(), bases[i].as_ref())? / columns(&taps.layers[i]) as f64;
+        Ok(Spectrum { leading, rest, debiased: debiased[i] })
+    };
+    found.into_iter().enumerate().map(spectrum).collect()
+}
+
+/// ‖(G − U s Vᵀ) Ω‖² of G Ω, or of G itself where there is no Ω.
+fn rest(leading: &Svd, of: Option<&Tensor>, sketch: Option<&Tensor>) -> Result<f64> {
+    let Some(of) = of else { return Ok(0.0) };
+    let back = leading.v.t();
+    let back = sketch.map_or_else(|| back.clone(), |sketch| back.matmul(sketch));
+    square(&(of - (&leading.u * &leading.s).matmul(&back)))
 }
 
 impl Sketching {
@@ -105,10 +119,10 @@ impl<M: Module + Clone> Passes<'_, M> {
     }
 
     /// Leading singular values and vectors, from G where it is there as a whole, and from Y = G Ω otherwise.
-    fn decomposed(&self, first: Vec<Sum>, how: Sketching) -> Result<Vec<Svd>> {
+    fn decomposed(&self, first: Vec<Option<Tensor>>, how: Sketching) -> Result<Vec<Svd>> {
         let layers = &self.taps.layers;
         let sketched: Vec<bool> = layers.iter().map(|layer| !how.is_whole(layer)).collect();
-        let mut held: Vec<Option<Tensor>> = first.into_iter().map(|sum| sum.sum).collect();
+        let mut held = first;
         if sketched.contains(&true) {
             for _ in 0..how.iterations {
                 self.down(&mut held, &sketched)?;
@@ -183,15 +197,15 @@ impl Sum {
         Ok(())
     }
 
-    /// Estimates of ‖G‖² and of ‖E g‖² for a sum of G Ω with so many columns of Ω, whose squares have mean 1.
-    fn squares(&self, columns: usize) -> Result<[f64; 2]> {
+    /// Estimate of ‖E g‖² for a sum of G Ω with so many columns of Ω, whose squares have mean 1.
+    fn debiased(&self, columns: usize) -> Result<f64> {
         let all = self.sum.as_ref().map_or(Ok(0.0), square)?;
         // Σ a b ⟨g_a, g_b⟩ over pairs of different batches, whose shares make up 1 − Σ a².
         let debiased = match 1.0 - self.shares > 1e-9 {
             true => ((all - self.squares) / (1.0 - self.shares)).max(0.0),
             false => all,
         };
-        Ok([all, debiased].map(|square| square / columns as f64))
+        Ok(debiased / columns as f64)
     }
 }
 

@@ -202,7 +202,7 @@ impl<M: Module + Clone> Looking<'_, M> {
         self.taps.layers.iter().zip(moments).map(white).collect()
     }
 
-    /// E[x xᵀ] of each layer's inputs, or E[δ δᵀ] of what drawn targets give back to its outputs, for each target.
+    /// E[x xᵀ] of those of each layer's inputs that something is learnt from, or E[δ δᵀ] of what drawn targets give back to its outputs, for each target.
     fn moments(&self, of_outputs: bool) -> Result<Vec<Option<Tensor>>> {
         let mut sums: Vec<Option<Tensor>> = vec![None; self.taps.layers.len()];
         for batch in 0..self.losses.batches() {
@@ -212,11 +212,10 @@ impl<M: Module + Clone> Looking<'_, M> {
                 false => self.losses.loss(model, batch),
             };
             self.taps.factors(run, &mut |i, used| {
-                let (rows, weight) = match of_outputs {
-                    true => (used.dy, share * targets),
-                    false => (used.x.clone(), share / used.x.shape()[0] as f64),
+                let (rows, scaled) = match of_outputs {
+                    true => (used.dy.clone(), used.dy * (share * targets)),
+                    false => (used.x.clone(), used.x * (learnt_from(&used.dy) * share)),
                 };
-                let scaled = &rows * weight;
                 sums[i] = Some(match sums[i].take() {
                     Some(sum) => apply_onto(Arc::new(Matmul), &[&rows.t(), &scaled], sum),
                     None => rows.t().matmul(&scaled),
@@ -237,23 +236,30 @@ impl<M: Module + Clone> Looking<'_, M> {
         let mut surveyed = Surveyed { curves: Vec::new(), traces, notes: Vec::new() };
         for (i, (layer, spectrum)) in self.taps.layers.iter().zip(found).enumerate() {
             let values = spectrum.leading.s.cast(crate::DType::F64).to_vec::<f64>()?;
-            let known: f64 = values.iter().map(|s| s * s).sum();
             let factor = factor(i);
             let curve = Curve {
                 path: layer.path.clone(),
                 sizes: layer.sizes,
                 score: score(i, &spectrum),
                 gains: values.iter().map(|s| factor * s * s).collect(),
-                rest: factor * (spectrum.square - known).max(0.0),
+                rest: factor * spectrum.rest,
             };
             curve.check()?;
-            if known == 0.0 {
+            if values.iter().all(|s| *s == 0.0) {
                 surveyed.notes.push(format!("{}: its gradient is zero, so no rank wins anything there", layer.path));
             }
             surveyed.curves.push(curve);
         }
         Ok(surveyed)
     }
+}
+
+/// Weights of rows [rows, 1], equal and 1 together, and 0 of those that nothing is learnt from, such as what fills up.
+fn learnt_from(dy: &Tensor) -> Tensor {
+    let squares = (dy * dy).sum_keep(&[-1]);
+    let counts = squares.greater(&squares.zeros_like()).cast(dy.dtype());
+    let all = counts.sum_all() + f32::MIN_POSITIVE as f64;
+    counts / all
 }
 
 fn elements(layer: &Layer) -> f64 {

@@ -299,6 +299,49 @@ fn what_cannot_work_is_named_before_anything_is_written() {
     );
 }
 
+/// Ranks are chosen for classifiers as for any model, the head left alone, and adapters grow beside it.
+#[test]
+fn ranks_are_shared_out_beside_a_head() {
+    use eckart::rank::{Bounds, Rule, Sensitivity};
+    use eckart::train::{Budget, Growth, Sharing, look, share_out};
+    let folder = tempfile::tempdir().unwrap();
+    for arch in [Arch::Roberta, Arch::Gpt2] {
+        let model = base(folder.path(), arch);
+        let config = config(folder.path(), &model, &format!("{arch:?}")).resolved().unwrap();
+        let subject = subject(&config).unwrap();
+        let bounds = Bounds { least: 0, most: 8 };
+        let head = |path: &str| path.contains("classifier") || path.contains("score");
+        for kind in ["gradient", "hessian", "gauss-newton", "data", "kronecker"] {
+            let kind: Sensitivity = serde_json::from_value(kind.into()).unwrap();
+            let curves = look(&config, &subject, &Device::cpu(), kind, 8, 2).unwrap().curves;
+            assert!(curves.len() >= 8 && !curves.iter().any(|curve| head(&curve.path)), "{arch:?} {kind:?}");
+            assert!(curves.iter().any(|curve| curve.gains[0] > 0.0), "{arch:?} {kind:?}");
+            let sharing = Sharing { budget: Budget::Parameters(900), rule: Rule::Greedy, bounds };
+            let ranks = share_out(&config, &subject, &curves, sharing).unwrap();
+            assert!(ranks.spent <= 900 && ranks.spent > 500, "{arch:?} {kind:?}: {}", ranks.spent);
+        }
+        let curves = look(&config, &subject, &Device::cpu(), Sensitivity::Gradient, 8, 2).unwrap().curves;
+        let sharing = Sharing { budget: Budget::Bytes(16 << 10), rule: Rule::Greedy, bounds };
+        let ranks = share_out(&config, &subject, &curves, sharing).unwrap();
+        let adapters: u64 = curves.iter().map(|curve| ranks.ranks[&curve.path] as u64 * curve.cost()).sum();
+        // A number, its gradient, and two moments; the head's are not in the budget.
+        assert!(ranks.spent <= 16 << 10 && ranks.spent >= 16 * adapters && adapters > 600, "{ranks:?}");
+        let growth = Some(Growth { budget: 900, batches: 2, every: Some(1), ..Growth::default() });
+        let growing = Config { growth, out: Some(folder.path().join(format!("{arch:?} grown"))), ..config.clone() };
+        let trained = tiny::train(&growing, false).unwrap();
+        let [planned, found] = [trained.report.planned_peak_bytes, trained.report.peak_bytes].map(|bytes| bytes.total);
+        assert!(planned >= found, "{arch:?}: planned {planned}, took {found}");
+        let adapter = peft::open(&trained.export().unwrap()).unwrap();
+        assert!(adapter.classes(None).is_some() && adapter.parameters().unwrap() <= 900);
+        // Each part held back in turn, of texts with labels too.
+        let parts = [0, 1].map(|fold| {
+            let out = Some(folder.path().join(format!("{arch:?} {fold}")));
+            tiny::train(&Config { fold: Some([fold, 2]), out, ..config.clone() }, false).unwrap().report.val_loss
+        });
+        assert_ne!(parts[0], parts[1]);
+    }
+}
+
 #[cfg(feature = "gpu")]
 #[test]
 fn a_gpu_learns_what_the_host_learns() {

@@ -12,7 +12,6 @@ use eckart::optim::{Adam, Gradients, Group, Optimizer};
 use eckart::{Array, DType, Device, Module, Parameter, Seed, Tensor};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 const EXPECTED: &[u8] = include_bytes!("../fixtures/peft/expected.safetensors");
 
@@ -217,20 +216,6 @@ fn what_is_written_is_read_again_here_and_elsewhere() {
         assert!(apart(&logits(&again), &logits(&model)) < 1e-11, "{name}");
         write_base(name, &folder, &logits(&model));
     }
-    check_with_numpy(&below);
-}
-
-/// Runs the independent reader, where there is one to run.
-fn check_with_numpy(below: &Path) {
-    let python = |arguments: &[&std::ffi::OsStr]| Command::new("python3").args(arguments).output();
-    if !python(&["-c".as_ref(), "import numpy".as_ref()]).is_ok_and(|out| out.status.success()) {
-        return crate::skipped("no python3 with numpy to read adapters with");
-    }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/read_peft.py");
-    let out = python(&[script.as_os_str(), below.as_os_str()]).unwrap();
-    let text = String::from_utf8_lossy(&out.stdout);
-    assert!(out.status.success(), "{text}{}", String::from_utf8_lossy(&out.stderr));
-    assert_eq!(text.lines().filter(|line| line.starts_with("OK")).count(), cases().len() + CASES.len(), "{text}");
 }
 
 /// What differs by layer is said by names that mean one layer each.
