@@ -11,28 +11,14 @@ what there is.
 import sys
 from pathlib import Path
 
-from runs import Runs, lessons, mean_and_spread, wanted
+from runs import FINE_TUNING, Runs, lessons, mean_and_spread, wanted
 
 RATES = ["1e-4", "3e-4", "1e-3", "3e-3"]
 HIGHER = "1e-2"
 SEEDS = [1, 2, 3, 4, 5]
 RANK = 8
-# Windows of `<s>` and 128 tokens; nothing decays. Adapters on every linear layer, their factor 8 unless said otherwise.
-SETTINGS = {
-    "steps": 300,
-    "batch": 8,
-    "context": 129,
-    "warmup": 30,
-    "lr_floor": 0.05,
-    "weight_decay": 0.0,
-    "beta2": 0.999,
-    "rank": RANK,
-    "alpha": 8 * RANK**0.5,
-    "rank_stabilised": True,
-    "report_every": 10,
-    "eval_every": 20,
-    "save_every": 300,
-}
+# Adapters on every linear layer, their factor 8 unless said otherwise.
+SETTINGS = FINE_TUNING | {"rank": RANK, "alpha": 8 * RANK**0.5, "rank_stabilised": True, "eval_every": 20}
 LORA = "LoRA"
 METHODS = {
     LORA: {"adapter": "lora"},

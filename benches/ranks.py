@@ -13,26 +13,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from runs import EXECUTABLE, Ranks, Runs, lessons, mean_and_spread, wanted, write_yaml
+from runs import EXECUTABLE, FINE_TUNING, Ranks, Runs, lessons, mean_and_spread, wanted, write_yaml
 
 SEEDS = [1, 2, 3, 4, 5]
 # Seeds by which the rate is chosen.
 TUNED = SEEDS[:2]
-# Windows of `<s>` and 128 tokens; nothing decays.
-SETTINGS = {
-    "steps": 300,
-    "batch": 8,
-    "context": 129,
-    "warmup": 30,
-    "lr_floor": 0.05,
-    "weight_decay": 0.0,
-    "beta2": 0.999,
-    "adapter": "lora",
-    "rank_stabilised": True,
-    "report_every": 10,
-    "eval_every": 100,
-    "save_every": 300,
-}
+SETTINGS = FINE_TUNING | {"adapter": "lora", "rank_stabilised": True, "eval_every": 100}
 # Parameters of a uniform rank 1 and 4, and rates: of 3e-3, 1e-2 and 3e-2 uniform ranks had their best between these.
 BUDGETS = {1: 5780, 4: 23120}
 RATES = {5780: ["1e-2", "3e-2"], 23120: ["3e-3", "1e-2"]}
