@@ -44,6 +44,31 @@ impl Running {
     }
 }
 
+/// What tells the square of a mean over batches from what their noise adds to it: products of different batches have none.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pairs {
+    /// Σ a² ‖g‖², with a the share of a batch in all and g its part.
+    own: f64,
+    /// Σ a².
+    shares: f64,
+}
+
+impl Pairs {
+    pub fn add(&mut self, square: f64, share: f64) {
+        self.own += share * share * square;
+        self.shares += share * share;
+    }
+
+    /// ‖E g‖² from ‖Σ a g‖²: Σ a b ⟨g_a, g_b⟩ over pairs of different batches, whose shares make up 1 − Σ a²; not below zero.
+    /// The square itself where there is one batch.
+    pub fn without_noise(self, square: f64) -> f64 {
+        match 1.0 - self.shares > 1e-9 {
+            true => ((square - self.own) / (1.0 - self.shares)).max(0.0),
+            false => square,
+        }
+    }
+}
+
 /// The 97.5 % point of Student's distribution (Hill, "Algorithm 396", 1970).
 fn student(freedom: u64) -> f64 {
     const TAILS: f64 = 0.05;
@@ -88,6 +113,22 @@ mod tests {
         for (freedom, expected) in table.into_iter().chain([(30, 2.0423), (100, 1.9840), (1_000_000, 1.95997)]) {
             assert!((student(freedom) - expected).abs() < 2e-3, "{freedom}: {} is {expected}", student(freedom));
         }
+    }
+
+    /// Two batches of unlike shares: the product of both remains.
+    #[test]
+    fn pairs_of_different_batches_have_no_noise() {
+        let mut pairs = Pairs::default();
+        pairs.add(9.0, 0.25);
+        pairs.add(25.0, 0.75);
+        let mean: f64 = 0.25 * 3.0 + 0.75 * 5.0;
+        assert!((pairs.without_noise(mean * mean) - 15.0).abs() < 1e-12);
+        let mut one = Pairs::default();
+        one.add(4.0, 1.0);
+        assert_eq!(one.without_noise(4.0), 4.0);
+        let mut opposite = Pairs::default();
+        [-1.0, 1.0].into_iter().for_each(|_| opposite.add(1.0, 0.5));
+        assert_eq!(opposite.without_noise(0.0), 0.0);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Data, as sensitivities see it.
 
+use crate::device::Device;
+use crate::dtype::DType;
 use crate::error::Result;
 use crate::rng::Seed;
 use crate::tensor::Tensor;
@@ -27,14 +29,23 @@ pub(super) fn share<M>(losses: &dyn Losses<M>, batch: u64) -> f64 {
     losses.counted(batch) as f64 / all as f64
 }
 
-/// The only element; 0 on the null device, which has no numbers.
-pub(super) fn number(x: &Tensor) -> Result<f64> {
-    if x.device().computes() { x.item() } else { Ok(0.0) }
+/// The only elements of these, 0 for none, in one transfer from the device; zeros on the null device, which has no numbers.
+pub(super) fn numbers(all: &[Option<Tensor>]) -> Result<Vec<f64>> {
+    let there: Vec<Tensor> = all.iter().flatten().map(|x| x.detach().reshape([1])).collect();
+    let mut found = match there.first() {
+        Some(first) if first.device().computes() => {
+            let joined = Tensor::concat(&there.iter().collect::<Vec<_>>(), 0);
+            joined.to_device(&Device::cpu())?.cast(DType::F64).to_vec::<f64>()?
+        }
+        _ => vec![0.0; there.len()],
+    }
+    .into_iter();
+    Ok(all.iter().map(|x| x.as_ref().and_then(|_| found.next()).unwrap_or(0.0)).collect())
 }
 
 /// One index for each row of logits [rows, classes], drawn from their softmax by a seed; read on the host.
 pub fn draw_targets(logits: &Tensor, seed: Seed) -> Result<Vec<u32>> {
-    let logits = logits.detach().rows().cast(crate::DType::F32);
+    let logits = logits.detach().rows().cast(DType::F32);
     let (rows, classes) = (logits.shape()[0], logits.shape()[1]);
     if !logits.device().computes() {
         return Ok(vec![0; rows]);
@@ -59,7 +70,6 @@ fn draw(logits: &[f32], part: f64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Device;
 
     /// 20,000 draws: each frequency within five standard deviations.
     #[test]

@@ -2,8 +2,8 @@
 //! what a step along it can be expected to win, measured on other batches than those that proposed it (LoRAMBo's online
 //! loop, Cawley, with curvature that is positive and a gain that is not its own witness).
 
-use super::estimate::Running;
-use super::losses::{Losses, number, share};
+use super::estimate::{Pairs, Running};
+use super::losses::{Losses, numbers, share};
 use super::shift::Direction;
 use super::spectrum::{Sketching, spectra};
 use super::taps::{Taps, Use};
@@ -65,7 +65,7 @@ pub fn candidates<M: Module + Clone>(
         // A curvature that may be zero would make the noise of a step without limit its gain.
         let curvature = if own.mean > 2.0 * own.error { own.mean } else { own.mean.max(positive) };
         let falls = slope > 0.0 && curvature > 0.0;
-        let gain = if falls { 0.5 * judged.squares[i].of(slope) / curvature } else { 0.0 };
+        let gain = if falls { 0.5 * judged.pairs[i].without_noise(slope * slope) / curvature } else { 0.0 };
         let (path, sizes) = (taps.layers[i].path.clone(), taps.layers[i].sizes);
         Candidate { path, sizes, column, row, slope, curvature, gain }
     };
@@ -85,33 +85,9 @@ fn spans<M: Module + Clone>(model: &M) -> Result<BTreeMap<String, Option<Tensor>
 /// What the judging batches say of each pair u, v.
 struct Judged {
     slopes: Vec<f64>,
-    squares: Vec<Squares>,
+    pairs: Vec<Pairs>,
     hessian: Vec<Running>,
     gauss_newton: Vec<f64>,
-}
-
-/// What tells the square of a mean over batches from the mean's own noise.
-#[derive(Clone, Copy, Default)]
-struct Squares {
-    /// Σ a² s², with a the share of a batch in all and s its slope.
-    own: f64,
-    /// Σ a².
-    shares: f64,
-}
-
-impl Squares {
-    fn add(&mut self, slope: f64, share: f64) {
-        self.own += (share * slope).powi(2);
-        self.shares += share * share;
-    }
-
-    /// The square of the slope whose mean is `mean`: by pairs of different batches alone, if there is more than one.
-    fn of(self, mean: f64) -> f64 {
-        match 1.0 - self.shares > 1e-9 {
-            true => ((mean * mean - self.own) / (1.0 - self.shares)).max(0.0),
-            false => mean * mean,
-        }
-    }
 }
 
 impl Judged {
@@ -123,7 +99,7 @@ impl Judged {
     ) -> Result<Judged> {
         let mut judged = Judged {
             slopes: vec![0.0; pairs.len()],
-            squares: vec![Squares::default(); pairs.len()],
+            pairs: vec![Pairs::default(); pairs.len()],
             hessian: vec![Running::default(); pairs.len()],
             gauss_newton: vec![0.0; pairs.len()],
         };
@@ -137,7 +113,7 @@ impl Judged {
             for i in 0..pairs.len() {
                 judged.slopes[i] += share * slopes[i];
                 judged.gauss_newton[i] += share * targets * drawn[i] * drawn[i];
-                judged.squares[i].add(slopes[i], share);
+                judged.pairs[i].add(slopes[i] * slopes[i], share);
                 let weight = share * judge.batches() as f64;
                 products.iter().for_each(|layers| judged.hessian[i].push(weight * layers[i]));
             }
@@ -152,13 +128,14 @@ fn along<M: Module + Clone>(
     pairs: &[[Tensor; 2]],
     loss: impl FnOnce(&M) -> Result<Tensor>,
 ) -> Result<Vec<f64>> {
-    let mut sums = vec![0.0; pairs.len()];
+    let mut sums: Vec<Option<Tensor>> = vec![None; pairs.len()];
     taps.factors(loss, &mut |i, used| {
         let [u, v] = &pairs[i];
-        sums[i] += number(&(used.x.matmul(u) * used.dy.matmul(&v.t())).sum_all())?;
+        let part = (used.x.matmul(u) * used.dy.matmul(&v.t())).sum_all();
+        sums[i] = [sums[i].take(), Some(part)].into_iter().flatten().reduce(|a, b| a + b);
         Ok(())
     })?;
-    Ok(sums)
+    numbers(&sums)
 }
 
 /// u v of each layer, with a random sign.

@@ -1,7 +1,7 @@
 //! Symmetric matrices that can only be multiplied by, such as a Hessian, and the vectors that they take: in pieces, one
 //! tensor for each parameter.
 
-use super::losses::{Losses, share};
+use super::losses::{Losses, numbers, share};
 use crate::autograd::hvp;
 use crate::device::{Device, Spec};
 use crate::error::Result;
@@ -101,7 +101,8 @@ impl<M: Module + Clone> Symmetric for Hessian<'_, M> {
 
 /// ⟨a, b⟩.
 pub(super) fn dot(a: &Vector, b: &Vector) -> Result<f64> {
-    a.iter().zip(b).map(|(a, b)| (a * b).sum_all().item()).sum()
+    let products: Vec<Option<Tensor>> = a.iter().zip(b).map(|(a, b)| Some((a * b).sum_all())).collect();
+    Ok(numbers(&products)?.into_iter().sum())
 }
 
 /// `a + factor b`.

@@ -1,7 +1,8 @@
 //! Leading singular values of averaged gradients, from their factors x and dy alone: the gradient G of a layer is formed
 //! only where as many singular values are wanted as it has.
 
-use super::losses::{Losses, number, share};
+use super::estimate::Pairs;
+use super::losses::{Losses, numbers, share};
 use super::taps::{Layer, Taps, Use};
 use crate::error::Result;
 use crate::lowrank::svd::{Svd, orthonormal, svd};
@@ -55,25 +56,26 @@ pub(super) fn spectra<M: Module + Clone>(
         let sketch = bases[i].get_or_insert_with(|| how.sketch(layer, &used.dy));
         Some(used.x.t().matmul(&used.dy.matmul(sketch)))
     })?;
-    let columns = |layer: &Layer| if how.is_whole(layer) { 1 } else { how.width(layer) };
-    let debiased = |(layer, sum): (&Layer, &Sum)| sum.debiased(columns(layer));
-    let debiased: Vec<f64> = taps.layers.iter().zip(&first).map(debiased).collect::<Result<_>>()?;
-    let first: Vec<Option<Tensor>> = first.into_iter().map(|sum| sum.sum).collect();
+    // A column of Ω has squares of mean 1.
+    let columns = |i: usize| if how.is_whole(&taps.layers[i]) { 1.0 } else { how.width(&taps.layers[i]) as f64 };
+    let (pairs, first): (Vec<Pairs>, Vec<Option<Tensor>>) = first.into_iter().map(|sum| (sum.pairs, sum.sum)).unzip();
+    let whole = squares(&first)?;
     let found = passes.decomposed(first.clone(), how)?;
     bases.resize(taps.layers.len(), None);
+    let left = |(i, leading): (usize, &Svd)| Some(beyond(leading, first[i].as_ref()?, bases[i].as_ref()));
+    let rests = squares(&found.iter().enumerate().map(left).collect::<Vec<_>>())?;
     let spectrum = |(i, leading): (usize, Svd)| {
-        let rest = rest(&leading, first[i].as_ref(), bases[i].as_ref())? / columns(&taps.layers[i]) as f64;
-        Ok(Spectrum { leading, rest, debiased: debiased[i] })
+        let debiased = pairs[i].without_noise(whole[i]) / columns(i);
+        Spectrum { leading, rest: rests[i] / columns(i), debiased }
     };
-    found.into_iter().enumerate().map(spectrum).collect()
+    Ok(found.into_iter().enumerate().map(spectrum).collect())
 }
 
-/// ‖(G − U s Vᵀ) Ω‖² of G Ω, or of G itself where there is no Ω.
-fn rest(leading: &Svd, of: Option<&Tensor>, sketch: Option<&Tensor>) -> Result<f64> {
-    let Some(of) = of else { return Ok(0.0) };
+/// (G − U s Vᵀ) Ω from G Ω, or without Ω from G itself.
+fn beyond(leading: &Svd, of: &Tensor, sketch: Option<&Tensor>) -> Tensor {
     let back = leading.v.t();
     let back = sketch.map_or_else(|| back.clone(), |sketch| back.matmul(sketch));
-    square(&(of - (&leading.u * &leading.s).matmul(&back)))
+    of - (&leading.u * &leading.s).matmul(&back)
 }
 
 impl Sketching {
@@ -112,8 +114,12 @@ impl<M: Module + Clone> Passes<'_, M> {
                 Ok(())
             };
             self.taps.factors(|model| self.losses.loss(model, batch), &mut see)?;
-            let share = share(self.losses, batch);
-            sums.iter_mut().zip(parts).try_for_each(|(sum, part)| part.map_or(Ok(()), |part| sum.add(part, share)))?;
+            let (share, squares) = (share(self.losses, batch), squares(&parts)?);
+            for ((sum, part), square) in sums.iter_mut().zip(parts).zip(squares) {
+                if let Some(part) = part {
+                    sum.add(part, square, share);
+                }
+            }
         }
         Ok(sums)
     }
@@ -183,32 +189,22 @@ impl Sketching {
 struct Sum {
     /// Σ a part, with a the share of a batch in all.
     sum: Option<Tensor>,
-    /// Σ a² ‖part‖².
-    squares: f64,
-    /// Σ a².
-    shares: f64,
+    pairs: Pairs,
 }
 
 impl Sum {
-    fn add(&mut self, part: Tensor, share: f64) -> Result<()> {
-        self.squares += share * share * square(&part)?;
-        self.shares += share * share;
+    /// With ‖part‖².
+    fn add(&mut self, part: Tensor, square: f64, share: f64) {
+        self.pairs.add(square, share);
         self.sum = self.sum.take().into_iter().chain([part * share]).reduce(Tensor::sum_with);
-        Ok(())
-    }
-
-    /// Estimate of ‖E g‖² for a sum of G Ω with so many columns of Ω, whose squares have mean 1.
-    fn debiased(&self, columns: usize) -> Result<f64> {
-        let all = self.sum.as_ref().map_or(Ok(0.0), square)?;
-        // Σ a b ⟨g_a, g_b⟩ over pairs of different batches, whose shares make up 1 − Σ a².
-        let debiased = match 1.0 - self.shares > 1e-9 {
-            true => ((all - self.squares) / (1.0 - self.shares)).max(0.0),
-            false => all,
-        };
-        Ok(debiased / columns as f64)
     }
 }
 
-fn square(x: &Tensor) -> Result<f64> {
-    number(&(x * x).sum_all())
+fn square(x: &Tensor) -> Tensor {
+    (x * x).sum_all()
+}
+
+/// ‖x‖² of each, 0 for none.
+fn squares(all: &[Option<Tensor>]) -> Result<Vec<f64>> {
+    numbers(&all.iter().map(|x| x.as_ref().map(square)).collect::<Vec<_>>())
 }

@@ -1,6 +1,6 @@
 //! How much each layer wins by rank, from a model and a little data.
 
-use super::losses::{Losses, share};
+use super::losses::{Losses, numbers, share};
 use super::spectrum::{Sketching, Spectrum, spectra};
 use super::taps::{Layer, Taps, Use};
 use super::traces::{Sampling, Traces, gauss_newton, hessian};
@@ -176,33 +176,30 @@ impl<M: Module + Clone> Looking<'_, M> {
     }
 
     fn by_moments(&self, outputs_too: bool) -> Result<Surveyed> {
-        let inputs = self.moments(false)?;
-        let outputs = if outputs_too { self.moments(true)? } else { vec![None; inputs.len()] };
-        let (left, right) = (self.whitenings(&inputs)?, self.whitenings(&outputs)?);
-        let times = |x: Tensor, by: &Option<Tensor>| by.as_ref().map_or(x.clone(), |by| x.matmul(by));
-        let found = self.spectra(&|i, used| Use { x: times(used.x, &left[i]), dy: times(used.dy, &right[i]) })?;
-        let mut scores = Vec::new();
-        for (c, s) in inputs.iter().zip(&outputs) {
-            let mean = |c: &Option<Tensor>| c.as_ref().map_or(Ok(1.0), mean_of_diagonal);
-            scores.push(mean(c)? * mean(s)?);
-        }
-        self.surveyed(found, |i, _| scores[i], |_| 0.5, None)
-    }
-
-    /// What whitens, for each layer; nothing where all second moments are zero, so that nothing comes of it.
-    fn whitenings(&self, moments: &[Option<Tensor>]) -> Result<Vec<Option<Tensor>>> {
-        let white = |(layer, c): (&Layer, &Option<Tensor>)| {
-            let Some(c) = c else { return Ok(None) };
-            if c.device().computes() && mean_of_diagonal(c)? == 0.0 {
-                return Ok(None);
-            }
-            let named = |error: Error| Error::Config(format!("layer {}: {error}", layer.path));
-            whitening(c, self.survey.damping).map(Some).map_err(named)
+        let inputs = self.whitenings(self.moments(false)?)?;
+        let outputs = match outputs_too {
+            true => self.whitenings(self.moments(true)?)?,
+            false => inputs.iter().map(|_| White { mean: 1.0, by: None }).collect(),
         };
-        self.taps.layers.iter().zip(moments).map(white).collect()
+        let times = |x: Tensor, white: &White| white.by.as_ref().map_or(x.clone(), |by| x.matmul(by));
+        let found = self.spectra(&|i, used| Use { x: times(used.x, &inputs[i]), dy: times(used.dy, &outputs[i]) })?;
+        self.surveyed(found, |i, _| inputs[i].mean * outputs[i].mean, |_| 0.5, None)
     }
 
-    /// E[x xᵀ] of those of each layer's inputs that something is learnt from, or E[δ δᵀ] of what drawn targets give back to its outputs, for each target.
+    /// What whitens, for each layer.
+    fn whitenings(&self, moments: Vec<Option<Tensor>>) -> Result<Vec<White>> {
+        let means = numbers(&moments.iter().map(|c| c.as_ref().map(mean_of_diagonal)).collect::<Vec<_>>())?;
+        let white = |((layer, c), mean): ((&Layer, Option<Tensor>), f64)| {
+            let named = |error: Error| Error::Config(format!("layer {}: {error}", layer.path));
+            let c = c.filter(|c| mean != 0.0 || !c.device().computes());
+            let by = c.map(|c| whitening(&c, self.survey.damping)).transpose().map_err(named)?;
+            Ok(White { mean, by })
+        };
+        self.taps.layers.iter().zip(moments).zip(means).map(white).collect()
+    }
+
+    /// E[x xᵀ] of those of each layer's inputs that something is learnt from, or E[δ δᵀ] of what drawn targets give back to
+    /// its outputs, for each target.
     fn moments(&self, of_outputs: bool) -> Result<Vec<Option<Tensor>>> {
         let mut sums: Vec<Option<Tensor>> = vec![None; self.taps.layers.len()];
         for batch in 0..self.losses.batches() {
@@ -266,8 +263,16 @@ fn elements(layer: &Layer) -> f64 {
     (layer.sizes[0] * layer.sizes[1]) as f64
 }
 
-fn mean_of_diagonal(c: &Tensor) -> Result<f64> {
+/// What is known of second moments C.
+struct White {
+    /// Tr C / n.
+    mean: f64,
+    /// What whitens; nothing where all of C is zero, so that nothing comes of it.
+    by: Option<Tensor>,
+}
+
+fn mean_of_diagonal(c: &Tensor) -> Tensor {
     let n = c.shape()[0];
-    let values = c.cast(crate::DType::F64).to_vec::<f64>()?;
-    Ok((0..n).map(|i| values[i * n + i]).sum::<f64>() / n as f64)
+    let places: Vec<u32> = (0..n).map(|i| (i * (n + 1)) as u32).collect();
+    c.reshape([n * n, 1]).gather(&Tensor::new(&places, [n], c.device())).mean_all()
 }

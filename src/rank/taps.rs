@@ -1,7 +1,7 @@
 //! What goes into layers and the cotangents of what comes out, for weights of any kind, frozen ones too: a tap adds zero
 //! to a layer's output, and the gradient of that zero is the cotangent. No gradient of a weight is ever formed.
 
-use super::losses::number;
+use super::losses::numbers;
 use super::shift::{Direction, Shift};
 use crate::autograd::{LeafId, Moving, backward};
 use crate::error::{Error, Result};
@@ -155,8 +155,7 @@ impl<M: Module + Clone> Taps<M> {
             }
             Ok(())
         })?;
-        let value = |sum: Option<Tensor>| sum.map_or(Ok(0.0), |sum| number(&sum));
-        sums.into_iter().map(|layers| layers.into_iter().map(value).collect()).collect()
+        sums.iter().map(|layers| numbers(layers)).collect()
     }
 
     /// Random signs for each layer.

@@ -1,17 +1,18 @@
 //! Traces of the Hessian and of the Gauss-Newton matrix in each layer's weight, all layers at once.
 
 use super::estimate::{Estimate, Running};
-use super::losses::{Losses, share};
+use super::losses::{Losses, numbers, share};
 use super::taps::Taps;
 use crate::autograd::{Factors, Gradient};
 use crate::error::{Error, Result};
 use crate::module::Module;
 use crate::rng::Seed;
+use crate::tensor::Tensor;
 
 /// When there are samples enough.
 #[derive(Clone, Copy, Debug)]
 pub struct Sampling {
-    /// Most samples; each is of one batch, which are taken in turn.
+    /// Most samples, rounded up to as many of every batch; each is of one batch, which are taken in turn.
     pub most: u64,
     /// Standard error, as a part of the mean, below which every layer has enough.
     pub tolerance: f64,
@@ -55,12 +56,12 @@ pub(super) fn gauss_newton<M: Module + Clone>(
             gradients[i].push(Factors::Product { x: used.x, dy: used.dy });
             Ok(())
         })?;
-        let targets = losses.counted(batch) as f64;
-        let trace = |(factors, layer): (Vec<Factors>, &super::taps::Layer)| {
-            let gradient = Gradient { shape: layer.sizes.into(), dense: None, factors };
-            gradient.square().map_or(Ok(0.0), |square| Ok(targets * square.item()?))
+        let square = |(factors, layer): (Vec<Factors>, &super::taps::Layer)| {
+            Gradient { shape: layer.sizes.into(), dense: None, factors }.square()
         };
-        gradients.into_iter().zip(&taps.layers).map(trace).collect()
+        let squares: Vec<Option<Tensor>> = gradients.into_iter().zip(&taps.layers).map(square).collect();
+        let targets = losses.counted(batch) as f64;
+        Ok(numbers(&squares)?.into_iter().map(|square| targets * square).collect())
     })
 }
 
@@ -81,7 +82,7 @@ fn gathered<M>(
     let enough = |running: &[Running]| {
         running.iter().map(Running::estimate).all(|e| e.error <= sampling.tolerance * e.mean.abs())
     };
-    for number in 0..sampling.most {
+    for number in 0..sampling.most.next_multiple_of(batches) {
         let batch = number % batches;
         let found = sample(batch, sampling.seed.fold(number))?;
         if found.iter().all(|x| x.is_finite()) {

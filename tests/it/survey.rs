@@ -119,6 +119,39 @@ fn sketches_find_the_leading_gains() {
     assert!((0.5..2.0).contains(&mean), "right on average: {mean}");
 }
 
+/// Curvature of batches of unlike sizes is that of all their targets, as if they were one batch.
+#[test]
+fn batches_weigh_by_their_targets() {
+    let model = Problem::new(Arch::Llama, 1).model;
+    let one = |ids: [u32; 5], targets: [u32; 5]| Batch {
+        ids: ids.into(),
+        targets: targets.into(),
+        context: 5,
+        ..Batch::default()
+    };
+    let few = one([0, 3, 6, 2, 1], [3, IGNORED, IGNORED, IGNORED, IGNORED]);
+    let many = one([5, 5, 0, 4, 2], [5, 0, 4, 2, 3]);
+    let ids = [few.ids.clone(), many.ids.clone()].concat();
+    let targets = [few.targets.clone(), many.targets.clone()].concat();
+    let both = Batch { ids, targets, ..many.clone() };
+    let traces = |batches: Vec<Batch>, seed: u64| {
+        let survey = Survey { samples: 400, seed: Seed(seed), ..survey(8) };
+        survey.traces(&model, &Sample::new(batches), true).unwrap().1.layers
+    };
+    let (apart, joined) = (traces(vec![few.clone(), many.clone()], 1), traces(vec![both], 2));
+    for (a, b) in apart.iter().zip(&joined) {
+        assert_eq!((a.samples, b.samples), (400, 400));
+        assert!((a.mean - b.mean).abs() < 2.0 * a.error.hypot(b.error) * 1.5, "{a:?} {b:?}");
+    }
+    // Which is not what both say with equal voices.
+    let [few, many] = [few, many].map(|batch| traces(vec![batch], 3));
+    let unlike = |i: usize| {
+        let equal = 0.5 * (few[i].mean + many[i].mean);
+        (equal - joined[i].mean).abs() > 3.0 * few[i].error.max(many[i].error).hypot(joined[i].error)
+    };
+    assert!((0..joined.len()).any(unlike), "a test that equal weights would pass");
+}
+
 /// Rows are filled up with tokens that nothing is learnt from: no gain changes.
 #[test]
 fn what_fills_rows_up_does_not_count() {
@@ -245,7 +278,7 @@ fn numbers_that_are_none_are_errors() {
     let problem = |sensitivity| survey(4).look(&model, &Sample::new(batches()), sensitivity).unwrap_err().to_string();
     assert!(problem(Sensitivity::Gradient).contains("NaN"), "{}", problem(Sensitivity::Gradient));
     let traces = survey(4).traces(&model, &Sample::new(batches()), false).unwrap_err().to_string();
-    assert!(traces.contains("none of 8 samples of curvature is a number"), "{traces}");
+    assert!(traces.contains("none of 9 samples of curvature is a number"), "{traces}");
     let unknown = Survey { names: vec!["c_fx".into()], ..survey(4) };
     let error = unknown.look(&model, &Sample::new(batches()), Sensitivity::Gradient).unwrap_err().to_string();
     assert!(error.contains("no layer \"c_fx\""), "{error}");
