@@ -4,11 +4,14 @@
 mod arrays;
 mod folder;
 pub mod hub;
+mod json_lines;
 #[cfg(feature = "hub")]
 pub mod peft;
 
 pub use arrays::{Arrays, decode, encode, load, restore, restore_trained, save};
 pub use folder::{Files, read_folder, remove_folder, sweep, write_folder, write_plain};
+
+pub(crate) use json_lines::JsonLines;
 
 use crate::error::{Error, Result};
 use std::path::Path;

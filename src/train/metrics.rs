@@ -2,10 +2,10 @@
 
 use super::MemoryUse;
 use crate::error::{Error, Result};
+use crate::io::JsonLines;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 
 /// One line: about the steps since the line before.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,41 +41,28 @@ fn is_zero(count: &u64) -> bool {
 }
 
 /// The open file.
-pub struct Log {
-    path: PathBuf,
-    file: File,
-}
+pub struct Log(JsonLines);
 
 impl Log {
-    /// Opens the file, keeps its lines up to `step` and drops the rest; none are kept for step 0.
+    /// Opens the file, keeps its lines up to `step` and drops the rest; none are kept for step 0. What cannot be read lies
+    /// after the checkpoint.
     pub fn open(path: &Path, step: u64) -> Result<(Log, Vec<Metrics>)> {
-        let text = match step {
-            0 => String::new(),
-            _ => fs::read_to_string(path).map_err(Error::file(path))?,
-        };
-        // The last line may have been cut in writing; whatever cannot be read lies after the checkpoint.
-        let lines = text.lines().map_while(|line| serde_json::from_str::<Metrics>(line).ok());
-        let kept: Vec<Metrics> = lines.take_while(|line| line.step <= step).collect();
-        let scratch = path.with_extension("unfinished");
-        let whole: String = kept.iter().map(line).collect();
-        fs::write(&scratch, whole).and_then(|()| fs::rename(&scratch, path)).map_err(Error::file(path))?;
-        let file = OpenOptions::new().append(true).open(path).map_err(Error::file(path))?;
-        Ok((Log { path: path.into(), file }, kept))
+        if step > 0 {
+            fs::metadata(path).map_err(Error::file(path))?;
+        }
+        let (log, kept) = JsonLines::open(path, |line: &Metrics| line.step <= step && step > 0)?;
+        Ok((Log(log), kept))
     }
 
     /// Adds a line.
     pub fn write(&mut self, metrics: &Metrics) -> Result<()> {
-        self.file.write_all(line(metrics).as_bytes()).map_err(Error::file(&self.path))
+        self.0.add(metrics)
     }
 
     /// Forces all lines to the disk; before a checkpoint, so that no checkpoint is ahead of them.
     pub fn sync(&self) -> Result<()> {
-        self.file.sync_data().map_err(Error::file(&self.path))
+        self.0.sync()
     }
-}
-
-fn line(metrics: &Metrics) -> String {
-    serde_json::to_string(metrics).expect("metrics are plain data") + "\n"
 }
 
 #[cfg(test)]

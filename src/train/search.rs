@@ -3,11 +3,11 @@
 
 use super::{Config, Control, Event, Ranks, Sharing, Subject, run, share_out};
 use crate::error::{Error, Result};
+use crate::io::{JsonLines, checksum};
 use crate::rank::{Curve, Proposals, rungs};
 use crate::rng::Seed;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
@@ -34,12 +34,6 @@ pub struct Trial {
     pub ranks: BTreeMap<String, usize>,
     /// Loss on what was held back, in nats per token; the mean over folds if there are any.
     pub val_loss: f64,
-}
-
-/// The first line of a table.
-#[derive(Serialize, Deserialize)]
-struct About {
-    search: String,
 }
 
 /// Factors are between e^−3 and e^3.
@@ -89,21 +83,9 @@ impl Searching<'_> {
             for place in 0..count {
                 let (number, point) = match alive.get(place) {
                     Some(earlier) => (earlier.number, earlier.point.clone()),
-                    None => {
-                        (place, proposals.next(&done.iter().map(|t| (t.point.clone(), t.val_loss)).collect::<Vec<_>>()))
-                    }
+                    None => (place, proposals.next(&tried(&done))),
                 };
-                let trial = match table.find(number, steps) {
-                    Some(known) => known,
-                    None => {
-                        let ranks = self.ranks(&kinds, &point)?;
-                        let val_loss = match table.same(&ranks.ranks, steps) {
-                            Some(known) => known,
-                            None => self.judge(&ranks, number, steps)?,
-                        };
-                        table.add(Trial { number, steps, point, ranks: ranks.ranks, val_loss })?
-                    }
-                };
+                let trial = self.trial(&mut table, &kinds, number, steps, point)?;
                 see(&trial);
                 done.push(trial);
             }
@@ -113,12 +95,23 @@ impl Searching<'_> {
         self.ranks(&kinds, &best.point)
     }
 
+    /// A trial as the table has it, or made and put there.
+    fn trial(&self, table: &mut Table, kinds: &[&str], number: usize, steps: u64, point: Vec<f64>) -> Result<Trial> {
+        if let Some(known) = table.find(number, steps) {
+            return Ok(known.clone());
+        }
+        let ranks = self.ranks(kinds, &point)?;
+        let known = table.same(&ranks.ranks, steps);
+        let val_loss = known.map_or_else(|| self.judge(&ranks, number, steps), Ok)?;
+        table.add(Trial { number, steps, point, ranks: ranks.ranks, val_loss })
+    }
+
     /// Changes with all that a trial's loss is a function of, in hexadecimal.
     fn fingerprint(&self) -> String {
         let config = Config { out: None, ..self.config.clone() };
         let config = serde_json::to_string(&config).expect("plain data");
         let about = format!("{config} {} {:?} {:?}", self.subject.fingerprint, self.sharing, self.curves);
-        format!("{:016x}", crate::io::checksum(about.as_bytes()))
+        format!("{:016x}", checksum(about.as_bytes()))
     }
 
     fn folder(&self) -> Result<PathBuf> {
@@ -178,6 +171,11 @@ impl Searching<'_> {
     }
 }
 
+/// Points and their losses.
+fn tried(trials: &[Trial]) -> Vec<(Vec<f64>, f64)> {
+    trials.iter().map(|trial| (trial.point.clone(), trial.val_loss)).collect()
+}
+
 /// The kinds of layers, by what stands behind the block's number in their paths, in the order of the model.
 fn kinds(curves: &[Curve]) -> Vec<&str> {
     let mut kinds: Vec<&str> = Vec::new();
@@ -197,32 +195,42 @@ fn kind(path: &str) -> &str {
 
 /// What was tried, a line each, behind one that says for which search.
 struct Table {
-    path: PathBuf,
+    file: JsonLines,
     trials: Vec<Trial>,
+}
+
+/// A line of it.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Line {
+    About { search: String },
+    Trial(Trial),
 }
 
 impl Table {
     /// A last line that was cut off is not there; a table of another search is an error.
     fn open(path: PathBuf, search: String) -> Result<Table> {
-        let text =
-            if path.exists() { std::fs::read_to_string(&path).map_err(Error::file(&path))? } else { String::new() };
-        let mut lines = text.lines();
-        if let Some(other) = lines.next().and_then(|line| serde_json::from_str::<About>(line).ok())
-            && other.search != search
-        {
+        let (mut other, mut trials) = (None, Vec::new());
+        let (mut file, lines) = JsonLines::open(&path, |_: &Line| true)?;
+        let begun = !lines.is_empty();
+        for line in lines {
+            match line {
+                Line::About { search: found } => other = Some(found).filter(|found| *found != search),
+                Line::Trial(trial) => trials.push(trial),
+            }
+        }
+        if other.is_some() {
             let problem = "is the table of a search with other settings or data: give another --out, or remove it";
             return Err(Error::Data { path, problem: problem.into() });
         }
-        let trials: Vec<Trial> = lines.map_while(|line| serde_json::from_str(line).ok()).collect();
-        let about = serde_json::to_string(&About { search }).expect("plain data") + "\n";
-        let scratch = path.with_extension("new");
-        std::fs::write(&scratch, about + &lines_of(&trials)).map_err(Error::file(&scratch))?;
-        std::fs::rename(&scratch, &path).map_err(Error::file(&path))?;
-        Ok(Table { path, trials })
+        if !begun {
+            file.add(&Line::About { search })?;
+        }
+        Ok(Table { file, trials })
     }
 
-    fn find(&self, number: usize, steps: u64) -> Option<Trial> {
-        self.trials.iter().find(|trial| trial.number == number && trial.steps == steps).cloned()
+    fn find(&self, number: usize, steps: u64) -> Option<&Trial> {
+        self.trials.iter().find(|trial| trial.number == number && trial.steps == steps)
     }
 
     /// The loss of the same ranks in as many steps.
@@ -231,14 +239,9 @@ impl Table {
     }
 
     fn add(&mut self, trial: Trial) -> Result<Trial> {
-        let mut file = std::fs::OpenOptions::new().append(true).open(&self.path).map_err(Error::file(&self.path))?;
-        let line = lines_of(std::slice::from_ref(&trial));
-        file.write_all(line.as_bytes()).and_then(|()| file.sync_all()).map_err(Error::file(&self.path))?;
+        self.file.add(&trial)?;
+        self.file.sync()?;
         self.trials.push(trial.clone());
         Ok(trial)
     }
-}
-
-fn lines_of(trials: &[Trial]) -> String {
-    trials.iter().map(|trial| serde_json::to_string(trial).expect("plain data") + "\n").collect()
 }
