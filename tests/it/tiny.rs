@@ -67,6 +67,12 @@ pub fn in_pieces(config: &Config, micro_steps: usize) {
     }
 }
 
+/// Whether a run that is stopped every few micro-batches ends like one that was not.
+pub fn same_in_pieces(whole: &Config, pieces: &Config, micro_steps: usize) {
+    in_pieces(pieces, micro_steps);
+    assert_same(whole.out.as_deref().unwrap(), pieces.out.as_deref().unwrap(), whole.steps);
+}
+
 /// The lines of a run, without what depends on the clock.
 pub fn lines(out: &Path) -> Vec<Metrics> {
     let text = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
