@@ -4,8 +4,8 @@ use super::Vocabulary;
 use crate::error::{Error, Result};
 use std::path::Path;
 
-/// One token in this many is held back for validation: the last tenth of the text.
-const HELD_BACK: usize = 10;
+/// One token or example in this many is held back for validation: the last tenth.
+pub(super) const HELD_BACK: usize = 10;
 
 /// A text as tokens.
 #[derive(Clone, Debug)]

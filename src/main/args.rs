@@ -105,22 +105,22 @@ pub struct Curvature {
     #[arg(long, value_name = "N", default_value_t = 128)]
     pub max_length: usize,
     /// Examples in a batch
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = count())]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = count::<usize>())]
     pub batch: usize,
     /// Batches to look at
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = at_least_one())]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = count::<u64>())]
     pub sample: u64,
     /// Most samples of a layer's trace; fewer where its error is 5 % before
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one())]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = count::<u64>())]
     pub samples: u64,
     /// Eigenvalues, the largest in magnitude
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub eigenvalues: usize,
     /// Steps of Lanczos, for eigenvalues and for each probe of the density
-    #[arg(long, value_name = "N", default_value_t = 40, value_parser = count())]
+    #[arg(long, value_name = "N", default_value_t = 40, value_parser = count::<usize>())]
     pub steps: usize,
     /// Probes of the density
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = at_least_one())]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = count::<u64>())]
     pub probes: u64,
     /// What probes are functions of
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -218,7 +218,7 @@ pub struct Eval {
     #[arg(long, value_name = "N", default_value_t = 512)]
     pub max_length: usize,
     /// Examples in a batch
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = count())]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = count::<usize>())]
     pub batch: usize,
     /// Count completions and last answers alone
     #[arg(long)]
@@ -265,10 +265,10 @@ pub struct Factorise {
     #[arg(long, value_name = "N", default_value_t = 512)]
     pub max_length: usize,
     /// Windows in a batch of it
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = count())]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = count::<usize>())]
     pub batch: usize,
     /// Most batches of it
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = count())]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = count::<usize>())]
     pub batches: usize,
     /// auto, cpu, gpu or a device's name
     #[arg(long, value_name = "NAME", default_value = "cpu")]
@@ -424,11 +424,7 @@ pub struct Settings {
 }
 
 /// At least 1.
-fn count() -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(1..)
-}
-
-fn at_least_one() -> RangedU64ValueParser<u64> {
+fn count<T: TryFrom<u64>>() -> RangedU64ValueParser<T> {
     RangedU64ValueParser::new().range(1..)
 }
 

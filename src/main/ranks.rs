@@ -67,11 +67,11 @@ type Found = (Vec<Curve>, Option<Vec<Estimate>>, Vec<String>);
 fn found(config: &Config, subject: &Subject, device: &Device, flags: &Flags) -> Result<Found> {
     match &flags.sensitivity {
         Kind::Of(sensitivity) => {
-            let found = look(config, subject, device, *sensitivity, flags.max, flags.sample)?;
+            let found = look(config, subject, device, *sensitivity, flags.bounds().most, flags.sample)?;
             Ok((found.curves, found.traces, found.notes))
         }
         Kind::Adapter(adapter) => {
-            let (mut model, survey) = survey(config, subject, device, flags.max)?;
+            let (mut model, survey) = survey(config, subject, device, flags.bounds().most)?;
             peft::open(adapter)?.put_on(&mut model)?;
             let mut curves = of_adapters(&mut model)?;
             curves.retain(|curve| survey.names.contains(&curve.path));
@@ -80,7 +80,7 @@ fn found(config: &Config, subject: &Subject, device: &Device, flags: &Flags) -> 
         Kind::Delta(other) => {
             let model = |model: Option<PathBuf>| {
                 let config = Config { model, base: None, ..config.clone() };
-                survey(&config, subject, device, flags.max)
+                survey(&config, subject, device, flags.bounds().most)
             };
             let ((mut before, survey), (mut after, _)) = (model(config.model.clone())?, model(Some(other.clone()))?);
             let names: Vec<&str> = survey.names.iter().map(String::as_str).collect();

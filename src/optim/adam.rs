@@ -31,7 +31,7 @@ impl Transform for Adam {
 
     /// Means of squares: from zero, the steps of what is new would be several times too long, because the correction of
     /// their start goes by the run's steps.
-    fn grows_at_mean(&self) -> &[&str] {
+    fn grows_at_mean(&self) -> &'static [&'static str] {
         &["v"]
     }
 

@@ -178,14 +178,11 @@ impl Optimizer {
     pub fn resize(&mut self, model: &dyn Module) {
         model.visit(&Path::root(), &mut |path, parameter| {
             let (path, spec) = (path.to_string(), parameter.tensor().spec());
-            let transform = match &self.exception {
-                Some((takes, transform)) if takes(&path, &spec.shape) => transform,
-                _ => &self.transform,
-            };
-            let slots = transform.state(&spec);
+            let transform = self.transform(&path, &spec.shape);
+            let (slots, at_mean) = (transform.state(&spec), transform.grows_at_mean());
             let Some(state) = self.state.get_mut(&path) else { return };
             if state.arrays.iter().map(Array::spec).ne(slots.iter().map(|(_, spec)| *spec)) {
-                state.fit(&slots, transform.grows_at_mean(), parameter.tensor().device());
+                state.fit(&slots, at_mean, parameter.tensor().device());
             }
         });
     }

@@ -39,7 +39,7 @@ pub trait Transform: Send + Sync {
 
     /// Slots of a parameter's state whose new elements, where a parameter has grown, begin at the mean of the old ones; those
     /// of all others at zero.
-    fn grows_at_mean(&self) -> &[&str] {
+    fn grows_at_mean(&self) -> &'static [&'static str] {
         &[]
     }
 

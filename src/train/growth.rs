@@ -167,7 +167,8 @@ impl Trainer<'_> {
             return Ok(Vec::new());
         };
         let left = growth.budget.saturating_sub(parameters(&self.model));
-        let open = |c: &Candidate| self.rank_of(&c.path) < c.sizes[0].min(c.sizes[1]);
+        let ranks = ranks(&self.model);
+        let open = |c: &Candidate| ranks[&c.path] < c.sizes[0].min(c.sizes[1]);
         let all = match self.candidates(growth) {
             // What is not finite is the next step's to report; nothing grows by it.
             Err(Error::NotFinite(_)) => return Ok(Vec::new()),
@@ -189,10 +190,6 @@ impl Trainer<'_> {
         self.replay = None;
         self.held = self.optimizer.gradients(&self.model, self.progress.taken);
         Ok(chosen.into_iter().map(|candidate| candidate.path).collect())
-    }
-
-    fn rank_of(&self, path: &str) -> usize {
-        ranks(&self.model).get(path).copied().unwrap_or_default()
     }
 }
 

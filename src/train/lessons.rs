@@ -1,12 +1,11 @@
 //! Examples for a model that has a tokenizer, as batches of a run.
 
 use super::fold::folded;
-use super::text_lessons::share;
+use super::text_lessons::{seed, share};
 use super::{Config, Source};
 use crate::data::{Batch, Batches, Dataset, Layout, Reading, Tokenizer};
 use crate::error::Result;
 use crate::io;
-use crate::rng::Seed;
 use std::path::Path;
 
 /// A data set, and how it is laid out in batches.
@@ -59,11 +58,6 @@ pub(super) fn notes(set: &Dataset, max_length: usize) -> Vec<String> {
         }
     }
     notes
-}
-
-/// What the order of examples is a function of.
-fn seed(config: &Config) -> Seed {
-    Seed(config.seed).named("batch")
 }
 
 impl Source for Lessons {

@@ -90,7 +90,7 @@ impl TextLessons {
 }
 
 /// What order and hiding are functions of.
-fn seed(config: &Config) -> Seed {
+pub(super) fn seed(config: &Config) -> Seed {
     Seed(config.seed).named("batch")
 }
 

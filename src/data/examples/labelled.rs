@@ -137,9 +137,9 @@ impl Columns {
                 Ok(Columns { first: first.into(), second: second.map(Into::into), label: label.into() })
             }
             _ => {
-                let known: String = header.join(", ").chars().take(200).collect();
                 let advice = "name the columns of text and label, or number them from 0 where there is no header";
-                Err(broken(path, 1, format!("has no columns with usual names: {advice}; it has {known}")))
+                let there = listed(header);
+                Err(broken(path, 1, format!("has no columns with usual names: {advice}; it has {there}")))
             }
         }
     }

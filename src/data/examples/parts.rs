@@ -1,10 +1,9 @@
 //! The files of a data set.
 
+use crate::data::corpus::HELD_BACK;
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 
-/// One example in this many is held back for validation where there is no file for it.
-const HELD_BACK: usize = 10;
 /// Kinds of files, by their names' ends.
 const KINDS: [&str; 4] = ["jsonl", "txt", "tsv", "csv"];
 
@@ -60,7 +59,7 @@ fn name(path: &Path) -> std::borrow::Cow<'_, str> {
     path.file_name().unwrap_or_default().to_string_lossy()
 }
 
-/// Takes the last tenth away, at least one.
+/// Takes the last tenth away, at least one: what is held back where there is no file for it.
 pub fn held_back<T>(examples: &mut Vec<T>, path: &Path) -> Result<Vec<T>> {
     if examples.len() < 2 {
         let problem = "has one example, and one is needed for validation: give it more, or a folder with valid.jsonl";

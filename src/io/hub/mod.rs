@@ -70,8 +70,8 @@ pub fn load_with_head(
     read(folder, config, Some(seed), device, |_, _| Ok(()))
 }
 
-/// The same, if a seed is given, and else all of it from the files, with the weights of linear layers, all but embeddings and head, in fewer bits: each is packed as it is read, so
-/// that no other form of it is ever on the device. The bits are those of [`quantise`](crate::lowrank::quantise()). Layers
+/// The same with the weights of linear layers, all but embeddings and head, in fewer bits: each is packed as it is read, so
+/// that no other form of it is ever on the device. Without a seed all of it has to be in the files. The bits are those of [`quantise`](crate::lowrank::quantise()). Layers
 /// that are factors, and those that are fresh, stay as they are.
 ///
 /// A weight that is not finite, or too large for the format, is an error that names it.

@@ -20,7 +20,7 @@ use std::path::Path;
 const STAGED: usize = 256 << 20;
 
 /// Weights by the model's paths.
-pub type Found = BTreeMap<String, Entry>;
+type Found = BTreeMap<String, Entry>;
 
 /// What the files have for a model and was not put in its place yet.
 pub struct Weights<'a> {

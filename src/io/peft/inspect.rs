@@ -5,6 +5,7 @@ use super::names::by_pattern;
 use super::sites::keys;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::lowrank::svd::Svd;
 use crate::lowrank::{energy, product_svd, rank_for};
 use crate::rank::{Bounds, Curve, Rule, allocate};
 use crate::tensor::Tensor;
@@ -114,7 +115,7 @@ impl Adapter {
     ///
     /// Whatever [`Adapter::check`] finds without a model is an error.
     pub fn show(&self) -> Result<Vec<LayerReport>> {
-        self.read()?.iter().map(Read::report).collect()
+        self.read()?.iter().map(|layer| Ok(layer.report(&layer.svd()?))).collect()
     }
 
     /// Parameters of all factors; those of a head that has its embedding's count once.
@@ -145,10 +146,11 @@ impl Adapter {
         let (mut smaller, layers) = (self.clone(), self.read()?);
         let tables = layers.iter().map(|layer| self.table(layer, &layers)).collect::<Result<Vec<_>>>()?;
         let own: Vec<usize> = (0..layers.len()).filter(|&i| tables[i].is_none()).collect();
-        let reports = own.iter().map(|&i| layers[i].report()).collect::<Result<Vec<_>>>()?;
+        let found = own.iter().map(|&i| layers[i].svd()).collect::<Result<Vec<Svd>>>()?;
+        let reports: Vec<LayerReport> = own.iter().zip(&found).map(|(&i, found)| layers[i].report(found)).collect();
         let ranks = budget.ranks(&reports)?;
-        let shrunk = own.iter().zip(&ranks).map(|(&i, &rank)| Ok((i, layers[i].shrunk(rank)?)));
-        let shrunk = shrunk.collect::<Result<BTreeMap<usize, [Tensor; 2]>>>()?;
+        let shrunk = found.into_iter().zip(ranks).map(|(found, rank)| shrunk(found, rank));
+        let shrunk: BTreeMap<usize, [Tensor; 2]> = own.iter().copied().zip(shrunk).collect();
         let mut settled: Vec<(&str, usize, f64)> = Vec::new();
         for (i, layer) in layers.iter().enumerate() {
             let [a, b] = match tables[i] {
@@ -181,22 +183,26 @@ impl Adapter {
 }
 
 impl Read {
-    fn report(&self) -> Result<LayerReport> {
-        let values = product_svd(&self.a, &self.b)?.s.to_vec::<f64>()?;
-        Ok(LayerReport {
+    fn svd(&self) -> Result<Svd> {
+        product_svd(&self.a, &self.b)
+    }
+
+    fn report(&self, found: &Svd) -> LayerReport {
+        let values = found.s.to_vec::<f64>().expect("singular values lie on the host in double precision");
+        LayerReport {
             module: self.module.clone(),
             sizes: [self.a.shape()[0], self.b.shape()[1]],
             rank: self.a.shape()[1],
             alpha: self.alpha,
             scale: self.scale,
             singular_values: values.iter().map(|s| s * self.scale.abs()).collect(),
-        })
+        }
     }
+}
 
-    /// A [r, in] and B [out, r] of a smaller rank.
-    fn shrunk(&self, rank: usize) -> Result<[Tensor; 2]> {
-        let found = product_svd(&self.a, &self.b)?.truncated(rank);
-        let root = found.s.sqrt();
-        Ok([(found.u * &root).t(), found.v * &root])
-    }
+/// A [r, in] and B [out, r] of a smaller rank.
+fn shrunk(found: Svd, rank: usize) -> [Tensor; 2] {
+    let found = found.truncated(rank);
+    let root = found.s.sqrt();
+    [(found.u * &root).t(), found.v * &root]
 }

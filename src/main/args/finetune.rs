@@ -98,7 +98,7 @@ pub struct Finetune {
     #[arg(long, requires = "budget", conflicts_with_all = ["sensitivity", "rule", "max", "sample"])]
     pub online: bool,
     /// Try so many ways to share the budget out, most of them in short runs, and take the one that validates best
-    #[arg(long, value_name = "TRIALS", requires = "budget", conflicts_with = "online", value_parser = super::count())]
+    #[arg(long, value_name = "TRIALS", requires = "budget", conflicts_with = "online", value_parser = super::count::<usize>())]
     pub search: Option<usize>,
     /// Judge trials by so many folds of what is learnt, two or more, instead of what is held back
     #[arg(long, value_name = "K", requires = "search", value_parser = RangedU64ValueParser::<usize>::new().range(2..))]

@@ -1,6 +1,6 @@
 //! Flags that say which rank goes where.
 
-use super::{at_least_one, count};
+use super::count;
 use clap::Args;
 use eckart::rank::{Bounds, Rule, Sensitivity, Tail};
 use eckart::train::Budget;
@@ -75,15 +75,15 @@ pub struct Ranks {
     #[arg(long, value_name = "N", default_value_t = 1, requires = "budget")]
     pub min: usize,
     /// Highest rank of a layer
-    #[arg(long, value_name = "N", default_value_t = usize::MAX, hide_default_value = true, requires = "budget", value_parser = count())]
-    pub max: usize,
+    #[arg(long, value_name = "N", requires = "budget", value_parser = count::<usize>())]
+    pub max: Option<usize>,
     /// Batches that gains are taken from
-    #[arg(long, value_name = "N", default_value_t = 8, requires = "budget", value_parser = at_least_one())]
+    #[arg(long, value_name = "N", default_value_t = 8, requires = "budget", value_parser = count::<u64>())]
     pub sample: u64,
 }
 
 impl Ranks {
     pub fn bounds(&self) -> Bounds {
-        Bounds { least: self.min, most: self.max }
+        Bounds { least: self.min, most: self.max.unwrap_or(usize::MAX) }
     }
 }
