@@ -20,10 +20,12 @@ use crate::rng::Seed;
 use crate::tensor::Tensor;
 
 /// Products with a random projection P, or with some of its columns, see [`Tensor::project`] and
-/// [`Tensor::project_back`]: each is the other's transpose.
+/// [`Tensor::project_rows`], each with its way back, which is its transpose.
 #[derive(Clone, Copy, Debug)]
 pub struct Project {
     random: Random,
+    /// The operand's dimension that P is about.
+    axis: usize,
     /// Columns of P.
     size: usize,
     /// The first of those that are used, a multiple of [`UNIT`], and their number.
@@ -37,8 +39,8 @@ pub struct Project {
 const UNIT: usize = 128;
 
 impl Project {
-    fn whole(random: Random, size: usize, back: bool) -> Project {
-        Project { random, size, first: 0, count: size, back }
+    fn whole(random: Random, axis: usize, size: usize, back: bool) -> Project {
+        Project { random, axis, size, first: 0, count: size, back }
     }
 
     /// With at most `count` columns of P from `first` on.
@@ -46,8 +48,8 @@ impl Project {
         Project { first, count: count.min(self.size - first), ..self }
     }
 
-    /// Rows of the operand and of the result.
-    fn rows(&self) -> [usize; 2] {
+    /// Sizes of that dimension in the operand and in the result.
+    fn sizes(&self) -> [usize; 2] {
         if self.back { [self.random.rank, self.count] } else { [self.count, self.random.rank] }
     }
 }
@@ -58,16 +60,16 @@ impl Op for Project {
     }
 
     fn infer(&self, ins: &[Spec]) -> Result<Spec, String> {
-        let (x, [from, to]) = (&ins[0], self.rows());
+        let (x, [from, to]) = (&ins[0], self.sizes());
         if self.random.rank == 0 {
             return Err("a projection of rank 0".into());
         }
         if !x.dtype.computes() {
             return Err(format!("no arithmetic on {}: cast to f32 first", x.dtype));
         }
-        match x.shape.len() == 2 && x.shape[0] == from {
-            true => Ok(Spec { shape: x.shape.with(0, to), ..*x }),
-            false => Err(format!("an operand of shape {:?}, not [{from}, n]", x.shape)),
+        match x.shape.len() == 2 && x.shape[self.axis] == from {
+            true => Ok(Spec { shape: x.shape.with(self.axis, to), ..*x }),
+            false => Err(format!("an operand of shape {:?}, whose dimension {} is not {from}", x.shape, self.axis)),
         }
     }
 
@@ -113,24 +115,39 @@ impl Tensor {
     /// ```
     #[track_caller]
     pub fn project(&self, p: Random) -> Tensor {
-        Tensor::apply(Project::whole(p, self.shape().first().copied().unwrap_or(1), false), &[self])
+        Tensor::apply(Project::whole(p, 0, self.shape().first().copied().unwrap_or(1), false), &[self])
     }
 
     /// `Pᵀ c`, [rank, n] to [size, n]: on average over seeds what [`Tensor::project`] undoes.
     #[track_caller]
     pub fn project_back(&self, p: Random, size: usize) -> Tensor {
-        Tensor::apply(Project::whole(p, size, true), &[self])
+        Tensor::apply(Project::whole(p, 0, size, true), &[self])
+    }
+
+    /// `x Pᵀ`, [n, size] to [n, rank]: what [`Tensor::project`] makes of columns, of rows.
+    #[track_caller]
+    pub fn project_rows(&self, p: Random) -> Tensor {
+        Tensor::apply(Project::whole(p, 1, self.shape().last_size(), false), &[self])
+    }
+
+    /// `c P`, [n, rank] to [n, size]: the way back of [`Tensor::project_rows`].
+    #[track_caller]
+    pub fn project_rows_back(&self, p: Random, size: usize) -> Tensor {
+        Tensor::apply(Project::whole(p, 1, size, true), &[self])
     }
 }
 
 pub(super) fn samples() -> Vec<Sample> {
-    let random = |entries, rank| Random { entries, rank, seed: Seed(5) };
-    let all = [Entries::Rademacher, Entries::Walsh, Entries::Gaussian].into_iter().flat_map(|entries| {
-        [(37, 3, 3), (130, 9, 1), (32, 4, 4), (1, 1, 1)].into_iter().flat_map(move |(size, rank, n)| {
-            let random = random(entries, rank);
-            let ahead = Sample::new(Project::whole(random, size, false), [Input::normal([size, n])]);
-            [ahead, Sample::new(Project::whole(random, size, true), [Input::normal([rank, n])])]
-        })
-    });
+    let sizes = [(37, 3, 3), (130, 9, 1), (32, 4, 4), (1, 1, 1)];
+    let all =
+        [Entries::Rademacher, Entries::Walsh, Entries::Gaussian, Entries::Signs].into_iter().flat_map(|entries| {
+            sizes.into_iter().flat_map(move |(size, rank, n)| {
+                [(0, false), (0, true), (1, false), (1, true)].map(|(axis, back)| {
+                    let project = Project::whole(Random { entries, rank, seed: Seed(5) }, axis, size, back);
+                    let [from, _] = project.sizes();
+                    Sample::new(project, [Input::normal(if axis == 0 { [from, n] } else { [n, from] })])
+                })
+            })
+        });
     all.collect()
 }

@@ -21,7 +21,7 @@ impl Direction {
     /// x V for x [.., in], as [rows, out].
     pub fn forth(&self, x: &Tensor, outputs: usize) -> Tensor {
         match self {
-            Direction::Signs(seed) => x.rows().t().project(signs(*seed, outputs)).t() * (outputs as f64).sqrt(),
+            Direction::Signs(seed) => x.rows().project_rows(signs(*seed, outputs)),
             Direction::Outer(uv) => x.rows().matmul(&uv[0]).matmul(&uv[1]),
         }
     }
@@ -29,19 +29,15 @@ impl Direction {
     /// y Vᵀ for y [.., out], as [rows, in].
     pub fn back(&self, y: &Tensor, inputs: usize) -> Tensor {
         match self {
-            Direction::Signs(seed) => {
-                let y = y.rows();
-                let outputs = y.shape()[1];
-                y.t().project_back(signs(*seed, outputs), inputs).t() * (outputs as f64).sqrt()
-            }
+            Direction::Signs(seed) => y.rows().project_rows_back(signs(*seed, y.shape().last_size()), inputs),
             Direction::Outer(uv) => y.rows().matmul(&uv[1].t()).matmul(&uv[0].t()),
         }
     }
 }
 
-/// Vᵀ/√out as a projection.
+/// Vᵀ as a projection.
 fn signs(seed: Seed, outputs: usize) -> Random {
-    Random { entries: Entries::Rademacher, rank: outputs, seed }
+    Random { entries: Entries::Signs, rank: outputs, seed }
 }
 
 /// ε x V at ε = 0, where ε moves: a zero whose tangent is x V, and whose cotangent dY gives x the tangent dY Vᵀ. Operands are

@@ -59,9 +59,9 @@ fn probes_without_matrices_are_those_with() {
                     transposed = map.get::<eckart::module::Dense>().unwrap().transposed;
                 }
             });
-            let random = Random { entries: Entries::Rademacher, rank: sizes[1], seed: seed.named(path) };
-            // [out, in] of ±1/√out.
-            let v = random.matrix(sizes[0], DType::F64, parameter.tensor().device()) * (sizes[1] as f64).sqrt();
+            let random = Random { entries: Entries::Signs, rank: sizes[1], seed: seed.named(path) };
+            // [out, in].
+            let v = random.matrix(sizes[0], DType::F64, parameter.tensor().device());
             Some(if transposed { v } else { v.t().contiguous() })
         });
         let direction: Vec<Option<Tensor>> = direction.collect();

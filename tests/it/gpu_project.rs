@@ -63,7 +63,11 @@ fn check(p: Random, size: usize, n: usize, lie: Lie, device: &Device) {
     let (x, c) = (operand([size, n], lie, 1, device), operand([p.rank, n], lie, 2, device));
     assert_product(&x.project(p), &matrix, &x, &[], &what);
     assert_product(&c.project_back(p, size), &matrix.t(), &c, &[], &format!("{what}, back"));
+    let (x, c) = (operand([n, size], lie, 1, device), operand([n, p.rank], lie, 2, device));
+    assert_product(&x.project_rows(p), &x, &matrix.t(), &[], &format!("{what}, rows"));
+    assert_product(&c.project_rows_back(p, size), &c, &matrix, &[], &format!("{what}, rows back"));
     if size <= n {
+        let x = x.t();
         let before = operand([p.rank, n], Lie::Rows, 3, device);
         let gradient = Gradient { shape: *x.shape(), dense: Some(x.clone()), factors: Vec::new() };
         let sum = gradient.sketch_onto(p, Tensor::from_array(before.array().to_owned()));
@@ -79,6 +83,8 @@ fn nothing_projected_is_nothing() {
     assert_eq!(zeros([0, 2]).project(p).to_vec::<f32>().unwrap(), [0.0; 6]);
     assert_eq!(zeros([5, 0]).project(p).shape()[..], [3, 0]);
     assert_eq!(zeros([3, 2]).project_back(p, 0).shape()[..], [0, 2]);
+    assert_eq!(zeros([2, 0]).project_rows(p).to_vec::<f32>().unwrap(), [0.0; 6]);
+    assert_eq!(zeros([2, 3]).project_rows_back(p, 0).shape()[..], [2, 0]);
 }
 
 /// The transfer between two subspaces, in several parts.

@@ -81,7 +81,19 @@ fn products_are_those_with_the_matrix() {
         assert_near(&x.t().contiguous().t().project(p), &matrix.matmul(&x), &what);
         assert_near(&c.project_back(p, size), &matrix.t().matmul(&c), &what);
         assert_near(&c.t().contiguous().t().project_back(p, size), &matrix.t().matmul(&c), &what);
+        for (x, c) in [(x.t(), c.t()), (x.t().contiguous(), c.t().contiguous())] {
+            assert_near(&x.project_rows(p), &x.matmul(&matrix.t()), &what);
+            assert_near(&c.project_rows_back(p, size), &c.matmul(&matrix), &what);
+        }
     }
+}
+
+/// Those of `Rademacher`, not divided by anything.
+#[test]
+fn signs_are_ones() {
+    let [scaled, ones] =
+        [Entries::Rademacher, Entries::Signs].map(|entries| numbers(&matrix(random(entries, 70, 4), 300)));
+    assert_eq!(ones, scaled.into_iter().map(f64::signum).collect::<Vec<_>>());
 }
 
 #[test]
@@ -90,6 +102,10 @@ fn nothing_projected_is_nothing() {
     assert_eq!(numbers(&normal([0, 2], 1).project(p)), [0.0; 6]);
     assert_eq!(normal([5, 0], 1).project(p).shape()[..], [3, 0]);
     assert_eq!(normal([3, 2], 1).project_back(p, 0).shape()[..], [0, 2]);
+    assert_eq!(numbers(&normal([2, 0], 1).project_rows(p)), [0.0; 6]);
+    assert_eq!(normal([0, 5], 1).project_rows(p).shape()[..], [0, 3]);
+    assert_eq!(normal([2, 3], 1).project_rows_back(p, 0).shape()[..], [2, 0]);
+    assert_eq!(normal([0, 3], 1).project_rows_back(p, 5).shape()[..], [0, 5]);
     assert_eq!(numbers(&p.overlap(p, 0, DType::F64, &Device::cpu())), [0.0; 9]);
 }
 

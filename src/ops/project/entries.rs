@@ -53,19 +53,21 @@ fn blocks(seed: Seed, first: u64) -> [[u32; 4]; BLOCKS] {
 }
 
 impl Project {
-    /// 1/√rank for signs, √(2/rank) for what [`normal`] makes: a number of single precision on every device.
+    /// Factor on signs, or on what [`normal`] makes, whose variance is 1/2: a number of single precision on every device.
     pub(super) fn scale(&self) -> f32 {
-        let variance = match self.random.entries {
-            Entries::Rademacher | Entries::Walsh => 1.0,
-            Entries::Gaussian => 2.0,
+        let rank = self.random.rank as f64;
+        let square = match self.random.entries {
+            Entries::Signs => 1.0,
+            Entries::Rademacher | Entries::Walsh => 1.0 / rank,
+            Entries::Gaussian => 2.0 / rank,
         };
-        (variance / self.random.rank as f64).sqrt() as f32
+        square.sqrt() as f32
     }
 
     /// Draws these columns of P, row by row.
     pub(super) fn draw<T: Float>(&self, columns: Range<usize>, out: &mut [T]) {
         let task = match self.random.entries {
-            Entries::Rademacher | Entries::Walsh => SIGNS,
+            Entries::Rademacher | Entries::Walsh | Entries::Signs => SIGNS,
             Entries::Gaussian => NORMALS,
         };
         let (width, rows) = (columns.len(), (task / columns.len()).max(1));
@@ -76,8 +78,8 @@ impl Project {
                 cpu::simd(
                     #[inline(always)]
                     || match self.random.entries {
-                        Entries::Rademacher | Entries::Walsh => self.signs(i, order, columns.start, &mut words, row),
                         Entries::Gaussian => self.normals(i, columns.start, &mut words, row),
+                        _ => self.signs(i, order, columns.start, &mut words, row),
                     },
                 );
             }

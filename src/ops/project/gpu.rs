@@ -40,16 +40,16 @@ impl Tile {
 }
 
 impl Project {
-    /// `y = P x`, or with Pᵀ, added to what `y` holds if `add`.
+    /// `y = P x`, of rows `x Pᵀ`, or with Pᵀ for P, added to what `y` holds if `add`.
     pub(super) fn record(&self, x: &Array, y: &mut Array, add: bool) {
-        let [k, columns] = self.rows();
+        let [k, columns] = self.sizes();
         if k == 0 {
             if !add {
                 y.fill(0.0_f32);
             }
             return;
         }
-        let (n, count) = (x.shape()[1], y.count());
+        let (n, count) = (x.shape()[1 - self.axis], y.count());
         let tile = Tile::of(self.back, columns, n);
         // Long sums are cut where tiles are too few; going back they are as long as the rank.
         let most = (BUSY / tile.groups(columns, n)).min(k / DEPTH).min(part::most(y.device(), 4) / count);
@@ -67,23 +67,28 @@ impl Project {
 
     /// Sums over each part of k, by tiles.
     fn products(&self, tile: Tile, x: &Array, [parts, depth]: [usize; 2], add: bool, y: &mut Array) {
-        let ([k, columns], n) = (self.rows(), x.shape()[1]);
+        let ([k, columns], n) = (self.sizes(), x.shape()[1 - self.axis]);
         let (side, groups) = (4 * tile.blocks, tile.groups(columns, n) * parts);
-        let left = Operand::new(x, [0, 1], &Shape::new(&[]));
+        // Results for one of `n` lie a row apart, or a column.
+        let (axes, steps, store) = match self.axis {
+            0 => ([0, 1], [1, n], "store_columns"),
+            _ => ([1, 0], [columns, 1], "store_rows"),
+        };
+        let left = Operand::new(x, axes, &Shape::new(&[]));
         let kernel = Kernel::new("project", if tile.blocks == 2 { "large" } else { "small" });
         let (wide, high) = (tile.columns / side, tile.rows / side);
         let kernel = kernel.name("ROWS", tile.rows).name("COLUMNS", tile.columns);
         let kernel = kernel.name("WIDE", wide).name("THREADS", wide * high).name("BACK", self.back);
         let kernel = kernel.name("SIGNS", self.random.entries != Entries::Gaussian).name("ENTRIES", self.entries());
         let kernel = kernel.name("LOAD_A", left.loads("a")).name("A_ALONG_K", left.along_k());
-        let store = if n.is_multiple_of(4) { "store_columns" } else { "store_any" };
+        let store = if steps[0].max(steps[1]).is_multiple_of(4) { store } else { "store_any" };
         // There is no right operand to be read, nor a bias.
         let kernel = kernel.name("LOAD_B", "b_any").name("STORE", store);
         let kernel = kernel.write(y).read_view(x).read_view(x).read_view(x);
         let key = self.random.seed.key().map(|word| word as usize);
         // `Params` of `shaders/matmul_blocks.wgsl`.
         let kernel = kernel.words([n, columns, k]).words(left.words()).words(key).word(self.size);
-        let kernel = kernel.words([0, 1, n]).words([0, 0, 0, add.into()]).words([parts, depth]);
+        let kernel = kernel.word(0).words(steps).words([0, 0, 0, add.into()]).words([parts, depth]);
         let order = self.order();
         let kernel = kernel.words([1, 1, 1, 1]).words(order.words.map(|word| word as usize));
         let kernel = kernel.word(self.first).float(self.scale().into()).words([order.group, order.shift as usize]);
@@ -93,10 +98,10 @@ impl Project {
     /// The shader's function of entries.
     fn entries(&self) -> &'static str {
         match (self.random.entries, self.back) {
-            (Entries::Rademacher | Entries::Walsh, false) => "signs_ahead",
-            (Entries::Rademacher | Entries::Walsh, true) => "signs_back",
             (Entries::Gaussian, false) => "normals_ahead",
             (Entries::Gaussian, true) => "normals_back",
+            (_, false) => "signs_ahead",
+            (_, true) => "signs_back",
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::shape::Shape;
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
-/// What the entries of a random projection are; either way E\[PᵀP\] = I.
+/// What the entries of a random projection are; E\[PᵀP\] = I, but for `Signs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entries {
     /// ±1/√rank with equal chances. E‖PᵀPx − x‖² = (size − 1)/rank ‖x‖².
@@ -20,6 +20,8 @@ pub enum Entries {
     /// Hadamard transform (Ailon & Chazelle 2006; Tropp 2011) whose Walsh functions are repeated where size is no power
     /// of two; orthogonal rows decode sketches better at the price of signs.
     Walsh,
+    /// Those of `Rademacher` as ±1, so that E\[PᵀP\] = rank I: directions of probes (Hutchinson 1990).
+    Signs,
     /// Normal with mean 0 and variance 1/rank. E‖PᵀPx − x‖² = (size + 1)/rank ‖x‖².
     Gaussian,
 }
@@ -30,7 +32,7 @@ pub enum Entries {
 /// multiplied with. Signs are the same bits on every device; normal numbers are the same to a few units in the last
 /// place.
 ///
-/// * Rademacher: entry (i, j) is negative if bit j mod 32 is set in word i ⌈size/32⌉ + ⌊j/32⌋ of the seed's array.
+/// * Rademacher and Signs: entry (i, j) is negative if bit j mod 32 is set in word i ⌈size/32⌉ + ⌊j/32⌋ of the seed's array.
 /// * Walsh, with 2ᵃ the largest power of two that divides size: entry (i, j) is negative if bit j mod 32 of word
 ///   ⌊i/2ᵃ⌋ ⌈size/32⌉ + ⌊j/32⌋ and the parity of k(i mod 2ᵃ) ∧ j differ, where k is a permutation of 0..2ᵃ, see
 ///   `ops/project/walsh.rs`. For odd sizes this is Rademacher.
@@ -68,7 +70,7 @@ impl Random {
     pub fn overlap(&self, old: Random, size: usize, dtype: DType, device: &Device) -> Tensor {
         let identity = identity(old.rank, dtype, device);
         let parts = (0..size).step_by(PART).map(|first| {
-            let part = |p: Random, back: bool| Project::whole(p, size, back).part(first, PART);
+            let part = |p: Random, back: bool| Project::whole(p, 0, size, back).part(first, PART);
             (part(*self, false), Tensor::apply(part(old, true), &[&identity]))
         });
         let sum = parts.fold(None, |sum, (project, old)| match sum {
@@ -90,7 +92,7 @@ impl Random {
     pub(crate) fn sketch_onto(&self, matrix: &Tensor, sum: Tensor) -> Tensor {
         assert_eq!(*sum.shape(), self.sketch_shape(matrix.shape()), "a sketch added to one of another shape");
         let matrix = smaller_first(matrix);
-        apply_onto(Arc::new(Project::whole(*self, matrix.shape()[0], false)), &[&matrix], sum)
+        apply_onto(Arc::new(Project::whole(*self, 0, matrix.shape()[0], false)), &[&matrix], sum)
     }
 
     /// Shape of the sketch of a matrix of this shape.

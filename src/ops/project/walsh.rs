@@ -29,7 +29,7 @@ impl Project {
     pub(super) fn order(&self) -> Order {
         let group = match self.random.entries {
             Entries::Walsh => 1 << self.size.trailing_zeros().min(31),
-            Entries::Rademacher | Entries::Gaussian => 1,
+            _ => 1,
         };
         let [first, plus, second, more] = self.random.seed.named("order").block(0);
         Order { group, shift: group.trailing_zeros().div_ceil(2), words: [first | 1, plus, second | 1, more] }
@@ -64,7 +64,7 @@ mod tests {
     fn every_row_of_a_group_has_a_function_of_its_own() {
         for size in [1, 2, 6, 32, 96, 1024] {
             let random = Random { entries: Entries::Walsh, rank: 1, seed: Seed(size as u64) };
-            let order = Project::whole(random, size, false).order();
+            let order = Project::whole(random, 0, size, false).order();
             assert!(size % order.group == 0 && (size / order.group) % 2 == 1);
             let functions: std::collections::BTreeSet<u32> = (0..order.group).map(|i| order.function(i)).collect();
             assert_eq!(functions, (0..order.group as u32).collect());
