@@ -47,11 +47,11 @@ impl Factors {
     pub fn square(&self, shape: &Shape) -> Tensor {
         match self {
             Factors::Product { x, dy } if x.shape()[0].pow(2) < shape.count() => {
-                (x.matmul(&x.t()) * dy.matmul(&dy.t())).sum_all()
+                x.matmul(&x.t()).dot(&dy.matmul(&dy.t()))
             }
             factors => {
                 let dense = factors.dense(shape);
-                (&dense * &dense).sum_all()
+                dense.dot(&dense)
             }
         }
     }
@@ -86,7 +86,7 @@ impl Factors {
                 let columns = p.transposed(shape[0], dy.dtype(), dy.device());
                 Sketch::Product(columns.gather(ids).t(), dy.clone())
             }
-            (Factors::Rows { ids, dy }, false) => Sketch::Done(dy.t().project(p).t().scatter_add(ids, shape[0]).t()),
+            (Factors::Rows { ids, dy }, false) => Sketch::Done(dy.project_rows(p).scatter_add(ids, shape[0]).t()),
         }
     }
 }
@@ -120,7 +120,7 @@ impl Gradient {
     pub fn square(self) -> Option<Tensor> {
         match (&self.dense, &self.factors[..]) {
             (None, [one]) => Some(one.square(&self.shape)),
-            _ => self.densify().map(|dense| (&dense * &dense).sum_all()),
+            _ => self.densify().map(|dense| dense.dot(&dense)),
         }
     }
 

@@ -188,7 +188,7 @@ fn norm(x: &Tensor, axes: &[isize]) -> Tensor {
 fn limited(at: &At<'_>, update: Tensor, norm: &mut Array, limit: f64) -> Tensor {
     let last = Tensor::from_array(norm.clone());
     let most = &last * limit;
-    let length = (&update * &update).sum_all().sqrt();
+    let length = update.dot(&update).sqrt();
     // The first has nothing to be compared with.
     let most = last.greater(&last.zeros_like()).select(&most, &length);
     let scale = length.greater(&most).select(&(&most / &length), &length.ones_like());

@@ -9,6 +9,7 @@ pub mod binary;
 pub mod compare;
 pub mod cross_entropy;
 pub mod dora;
+pub mod dot;
 pub mod dropout;
 mod elementwise;
 pub mod extremum;
@@ -118,6 +119,7 @@ pub fn samples() -> Vec<Sample> {
         compare::samples(),
         cross_entropy::samples(),
         dora::samples(),
+        dot::samples(),
         dropout::samples(),
         extremum::samples(),
         index::samples(),

@@ -69,7 +69,11 @@ fn sum<T: Float>(x: &Array, axes: &[usize], y: &mut Array) {
     let x = x.slice::<T>();
     let out = y.slice_mut::<T>();
     if out.len() == 1 {
-        out[0] = total(x);
+        out[0] = total(
+            [x],
+            #[inline(always)]
+            |[x]| x,
+        );
         return;
     }
     let task = (32 * 1024 / count.max(1)).max(1);
@@ -117,11 +121,18 @@ pub(crate) fn add_up<T: Float>(x: &[T]) -> T {
     )
 }
 
-/// Sum of everything, in parallel pieces.
-fn total<T: Float>(x: &[T]) -> T {
+/// Sum of a term of everything, in parallel pieces.
+pub(super) fn total<const N: usize, T: Float>(ins: [&[T]; N], term: impl Fn([T; N]) -> T + Copy + Sync) -> T {
     const PIECE: usize = 64 * 1024;
-    let mut partial = vec![T::zero(); x.len().div_ceil(PIECE)];
-    cpu::blocks_into(&mut partial, 1, |i, sum| sum[0] = add_up(&x[i * PIECE..((i + 1) * PIECE).min(x.len())]));
+    let count = ins[0].len();
+    let mut partial = vec![T::zero(); count.div_ceil(PIECE)];
+    cpu::blocks_into(&mut partial, 1, |i, sum| {
+        let piece = ins.map(|x| &x[i * PIECE..((i + 1) * PIECE).min(count)]);
+        sum[0] = cpu::simd(
+            #[inline(always)]
+            || row::sum(piece, term),
+        );
+    });
     add_up(&partial)
 }
 

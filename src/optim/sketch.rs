@@ -28,7 +28,7 @@ impl Sketch {
             let c = Tensor::from_array(self.array.clone());
             let small = self.shape[0].min(self.shape[1]);
             let gram = self.random.overlap(self.random, small, c.dtype(), c.device());
-            (gram.matmul(&c) * &c).sum_all().sqrt()
+            gram.matmul(&c).dot(&c).sqrt()
         })
     }
 }

@@ -131,7 +131,7 @@ fn along<M: Module + Clone>(
     let mut sums: Vec<Option<Tensor>> = vec![None; pairs.len()];
     taps.factors(loss, &mut |i, used| {
         let [u, v] = &pairs[i];
-        let part = (used.x.matmul(u) * used.dy.matmul(&v.t())).sum_all();
+        let part = used.x.matmul(u).dot(&used.dy.matmul(&v.t()));
         sums[i] = [sums[i].take(), Some(part)].into_iter().flatten().reduce(|a, b| a + b);
         Ok(())
     })?;

@@ -101,7 +101,7 @@ impl<M: Module + Clone> Symmetric for Hessian<'_, M> {
 
 /// ⟨a, b⟩.
 pub(super) fn dot(a: &Vector, b: &Vector) -> Result<f64> {
-    let products: Vec<Option<Tensor>> = a.iter().zip(b).map(|(a, b)| Some((a * b).sum_all())).collect();
+    let products: Vec<Option<Tensor>> = a.iter().zip(b).map(|(a, b)| Some(a.dot(b))).collect();
     Ok(numbers(&products)?.into_iter().sum())
 }
 

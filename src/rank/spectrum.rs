@@ -200,11 +200,7 @@ impl Sum {
     }
 }
 
-fn square(x: &Tensor) -> Tensor {
-    (x * x).sum_all()
-}
-
 /// ‖x‖² of each, 0 for none.
 fn squares(all: &[Option<Tensor>]) -> Result<Vec<f64>> {
-    numbers(&all.iter().map(|x| x.as_ref().map(square)).collect::<Vec<_>>())
+    numbers(&all.iter().map(|x| x.as_ref().map(|x| x.dot(x))).collect::<Vec<_>>())
 }

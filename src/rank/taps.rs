@@ -148,8 +148,8 @@ impl<M: Module + Clone> Taps<M> {
             // None where nothing below moves, so that x does not either.
             let returned = used.returned.lock().unwrap_or_else(PoisonError::into_inner);
             for (k, sums) in sums.iter_mut().enumerate() {
-                let above = ddy[k].as_ref().map(|ddy| (&used.moved[k] * ddy.rows()).sum_all());
-                let below = motion[k].as_ref().zip(returned.get(k)).map(|(dx, back)| (dx.rows() * back).sum_all());
+                let above = ddy[k].as_ref().map(|ddy| used.moved[k].dot(&ddy.rows()));
+                let below = motion[k].as_ref().zip(returned.get(k)).map(|(dx, back)| dx.rows().dot(back));
                 let sum = &mut sums[layer];
                 *sum = [sum.take(), above, below].into_iter().flatten().reduce(|a, b| a + b);
             }
