@@ -6,8 +6,10 @@ use super::{Batch, IGNORED};
 use crate::rng::Seed;
 
 /// How tokens are hidden.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Masking {
+    /// Share of tokens that are chosen.
+    share: f64,
     /// The token that stands for hidden ones.
     mask: u32,
     /// Tokens that are never hidden, nor put in another's place; ascending.
@@ -16,18 +18,31 @@ pub struct Masking {
     vocabulary: usize,
 }
 
+/// The share of tokens that Devlin et al. choose.
+pub const MASKED: f64 = 0.15;
+
+/// How many are chosen of `tokens` tokens: a share, rounded, and at least one.
+pub fn masked(share: f64, tokens: usize) -> usize {
+    ((share * tokens as f64 + 0.5) as usize).max(1).min(tokens)
+}
+
 impl Masking {
-    /// For tokens below `vocabulary`, of which `special` ones and the mask are never hidden.
+    /// Of a share of [`MASKED`], for tokens below `vocabulary`, of which `special` ones and the mask are never hidden.
     pub fn new(mask: u32, special: &[u32], vocabulary: usize) -> Masking {
         let mut special = [special, &[mask]].concat();
         special.sort_unstable();
         special.dedup();
-        Masking { mask, special, vocabulary }
+        Masking { share: MASKED, mask, special, vocabulary }
     }
 
-    /// How many tokens are chosen of a text with so many that may be: 15 %, rounded, and at least one.
-    pub fn count(tokens: usize) -> usize {
-        ((15 * tokens + 50) / 100).max(1).min(tokens)
+    /// With another share of tokens, above 0 and at most 1.
+    pub fn of(self, share: f64) -> Masking {
+        Masking { share, ..self }
+    }
+
+    /// How many tokens are chosen of a text with so many that may be.
+    pub fn count(&self, tokens: usize) -> usize {
+        masked(self.share, tokens)
     }
 
     /// How many tokens may be chosen.
@@ -40,7 +55,7 @@ impl Masking {
     fn hide(&self, tokens: &mut [u32], seed: Seed) -> Vec<(usize, u32)> {
         let ordinary = |place: &usize| self.special.binary_search(&tokens[*place]).is_err();
         let mut places: Vec<usize> = (0..tokens.len()).filter(ordinary).collect();
-        let (count, mut stream) = (Masking::count(places.len()), seed.stream());
+        let (count, mut stream) = (self.count(places.len()), seed.stream());
         // The first steps of a shuffle.
         for chosen in 0..count {
             let other = chosen + below(places.len() - chosen, &mut stream);
@@ -68,7 +83,7 @@ impl Masking {
     /// Hides tokens of each row, by a seed for each; the targets are what they were. There are as many places for each row
     /// as the longest that fits would need, so that batches of a width have one shape.
     pub(super) fn hide_in(&self, batch: &mut Batch, seed: impl Fn(usize) -> Seed) {
-        let (context, most) = (batch.context, Masking::count(batch.context));
+        let (context, most) = (batch.context, self.count(batch.context));
         let filling = batch.mask.clone().unwrap_or_else(|| vec![1; batch.ids.len()]);
         let (mut places, mut targets) = (Vec::new(), Vec::new());
         for (row, (tokens, mask)) in batch.ids.chunks_mut(context).zip(filling.chunks(context)).enumerate() {
@@ -94,6 +109,11 @@ pub struct Framing {
 }
 
 impl Framing {
+    /// With another share of tokens hidden, above 0 and at most 1.
+    pub fn hiding(self, share: f64) -> Framing {
+        Framing { masking: self.masking.of(share), ..self }
+    }
+
     /// Tokens of a text in a window of `context`.
     pub fn room(&self, context: usize) -> usize {
         context.saturating_sub(self.around.iter().map(Vec::len).sum())
@@ -172,9 +192,17 @@ mod tests {
     }
 
     #[test]
+    fn more_are_hidden_where_the_share_is_larger() {
+        let chosen = framing().masking.of(0.4).hide(&mut [50; 40], Seed(1));
+        assert_eq!(chosen.len(), 16);
+    }
+
+    #[test]
     fn short_texts_have_one_hidden_and_empty_ones_none() {
-        let counts: Vec<usize> = [0, 1, 3, 9, 10, 16, 17, 100].map(Masking::count).into();
-        assert_eq!(counts, [0, 1, 1, 1, 2, 2, 3, 15]);
+        let count = |share: f64| [0, 1, 3, 9, 10, 16, 17, 100].map(|tokens| masked(share, tokens));
+        assert_eq!(count(MASKED), [0, 1, 1, 1, 2, 2, 3, 15]);
+        assert_eq!(count(0.4), [0, 1, 1, 4, 4, 6, 7, 40]);
+        assert_eq!(count(1.0), [0, 1, 3, 9, 10, 16, 17, 100]);
         assert_eq!(framing().masking.hide(&mut [2, 3], Seed(0)), []);
     }
 

@@ -29,7 +29,7 @@ pub use epochs::{Batches, Layout};
 pub use example::{Example, windows};
 #[cfg(feature = "hub")]
 pub use examples::{Columns, Dataset, Examples, Form, Labelled, LabelledData, LabelledSet, Reading};
-pub use masking::{Framing, Masking};
+pub use masking::{Framing, MASKED, Masking, masked};
 pub use order::{Buckets, permutation};
 pub use specials::Specials;
 #[cfg(feature = "hub")]

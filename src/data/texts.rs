@@ -60,7 +60,7 @@ impl Texts {
         let numbers = self.buckets.batch(seed, index);
         match &self.goal {
             Goal::Hidden(masking) => {
-                let hidden = |number: &u32| Masking::count(masking.ordinary(&self.texts[*number as usize].ids));
+                let hidden = |number: &u32| masking.count(masking.ordinary(&self.texts[*number as usize].ids));
                 numbers.iter().map(hidden).sum()
             }
             _ => numbers.len(),
@@ -129,6 +129,7 @@ fn segments(text: &Labelled, width: usize) -> impl Iterator<Item = u32> {
 mod tests {
     use super::*;
     use crate::data::IGNORED;
+    use crate::data::{MASKED, masked};
 
     /// Texts of 2 to 41 tokens, each of one token around two that frame it.
     fn texts(goal: Goal) -> Texts {
@@ -177,7 +178,7 @@ mod tests {
             let batch = texts.batch(Seed(1), index);
             assert_eq!(batch, texts.batch(Seed(1), index));
             assert_eq!(batch.counted(), texts.counted_in(Seed(1), index), "batch {index}");
-            let each = Masking::count(batch.context);
+            let each = masked(MASKED, batch.context);
             assert_eq!(batch.targets.len(), batch.rows() * each);
             let places = batch.places.as_ref().unwrap();
             for (&place, &target) in places.iter().zip(&batch.targets).filter(|(_, target)| **target != IGNORED) {

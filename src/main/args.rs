@@ -421,6 +421,9 @@ pub struct Settings {
     /// Probability that dropout zeroes an element
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     dropout: Option<f64>,
+    /// Share of tokens that an encoder learns to foretell
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    mlm_probability: Option<f64>,
 }
 
 /// At least 1.
@@ -444,6 +447,6 @@ impl Settings {
     fn apply(&self, config: &mut Config) {
         self.common.apply(config);
         set!(self, config: data, tokenizer, context, arch, layers, heads, width, optimizer, adapter, embedding_lr, resample);
-        set!(self, config: projection, momentum_transfer, lift, dropout);
+        set!(self, config: projection, momentum_transfer, lift, dropout, mlm_probability);
     }
 }

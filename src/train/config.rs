@@ -6,6 +6,7 @@ use super::method::Method;
 use super::size::Size;
 use super::start::AdapterStart;
 use super::task::Task;
+use crate::data::MASKED;
 use crate::error::{Error, Result};
 use crate::lowrank::{ALL_LINEAR, Lift, Projection, Transfer};
 use crate::nn::{Arch, ModelConfig};
@@ -37,6 +38,8 @@ pub struct Config {
     pub fold: Option<[usize; 2]>,
     /// Learn completions and last answers alone, not what they answer.
     pub mask_prompt: bool,
+    /// Share of a text's tokens that an encoder learns, and is tried, to foretell.
+    pub mlm_probability: f64,
     /// Put examples one after the other into full windows, where each sees those before it, instead of filling up.
     pub pack: bool,
     /// Folder of the run; the next free number below `runs` if none.
@@ -159,6 +162,7 @@ impl Default for Config {
             columns: None,
             fold: None,
             mask_prompt: false,
+            mlm_probability: MASKED,
             pack: false,
             out: None,
             device: "auto".into(),
@@ -295,7 +299,7 @@ impl Config {
         let below = |limit: f64| move |x: f64| (0.0..limit).contains(&x);
         let open = f64::INFINITY;
         type Range<'a> = (&'a str, f64, &'a dyn Fn(f64) -> bool, &'a str);
-        let ranges: [Range<'_>; 13] = [
+        let ranges: [Range<'_>; 14] = [
             ("lr", self.lr.unwrap_or_default(), &|x| x > 0.0 && x < open, "a positive number"),
             ("lr_floor", self.lr_floor, &|x| (0.0..=1.0).contains(&x), "between 0 and 1"),
             ("weight_decay", self.weight_decay, &below(open), "a number that is not negative"),
@@ -308,6 +312,7 @@ impl Config {
             ("lora_plus_ratio", self.lora_plus_ratio, &|x| x > 0.0 && x < open, "a positive number"),
             ("adapter_dropout", self.adapter_dropout, &below(1.0), "at least 0 and below 1"),
             ("embedding_lr", self.embedding_lr, &|x| x > 0.0 && x < open, "a positive number"),
+            ("mlm_probability", self.mlm_probability, &|x| x > 0.0 && x <= 1.0, "above 0 and at most 1"),
             ("clip", self.clip, &below(open), "a number that is not negative"),
         ];
         if self.base.is_some() && (self.model.is_none() || self.adapter == Adapter::None) {

@@ -1,7 +1,7 @@
 //! Where a run's batches come from.
 
 use super::Config;
-use crate::data::{Batch, Masking};
+use crate::data::{Batch, masked};
 use crate::nn::ModelConfig;
 
 /// Steps that no run comes to.
@@ -66,7 +66,7 @@ impl Blank {
         let (rows, context) = (config.batch, config.context);
         let all = || vec![0; rows * context];
         let encoder = model.arch.is_encoder();
-        let hidden = rows * Masking::count(context);
+        let hidden = rows * masked(config.mlm_probability, context);
         let (targets, places) = match (&model.labels, encoder) {
             (Some(_), true) => (rows, None),
             (Some(_), false) => (rows, Some(rows)),

@@ -64,7 +64,7 @@ fn spelt(config: &Config, text: &[u8], origin: &Path) -> Result<(Windows, Vocabu
     if let Some(specials) = specials(config.arch) {
         let first = specials.names.len() as u32;
         windows.parts.iter_mut().flatten().for_each(|token| *token += first);
-        windows.framing = Some(specials.framing(config.vocabulary(&vocabulary)));
+        windows.framing = Some(specials.framing(config.vocabulary(&vocabulary)).hiding(config.mlm_probability));
     }
     Ok((windows, vocabulary))
 }
@@ -85,6 +85,7 @@ fn tokenized(config: &Config, tokenizer: &Path, text: &[u8], origin: &Path) -> R
     let text = std::str::from_utf8(text)
         .map_err(|error| Error::Data { path: origin.into(), problem: format!("is not UTF-8: {error}") })?;
     let framing = config.arch.is_encoder().then(|| tokenizer.framing()).transpose()?;
+    let framing = framing.map(|framing| framing.hiding(config.mlm_probability));
     Ok(Windows { parts: crate::data::cut(tokenizer.encode(text)?), framing })
 }
 

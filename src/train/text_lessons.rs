@@ -66,7 +66,7 @@ impl TextLessons {
     /// Reads the texts of a resolved configuration for an encoder.
     pub fn hidden(config: &Config, path: &Path, tokenizer: &Tokenizer) -> Result<TextLessons> {
         let set = Dataset::framed(path, tokenizer, config.context)?;
-        let masking = tokenizer.framing()?.masking;
+        let masking = tokenizer.framing()?.masking.of(config.mlm_probability);
         let notes = super::lessons::notes(&set, config.context);
         let texts =
             |examples| Texts::new(unlabelled(examples), Goal::Hidden(masking.clone()), config.batch, config.context);

@@ -121,6 +121,9 @@ pub struct Finetune {
     /// Learn completions and last answers alone
     #[arg(long)]
     mask_prompt: bool,
+    /// Share of tokens that an encoder learns to foretell
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    mlm_probability: Option<f64>,
     /// Put examples one after the other into full windows instead of filling up
     #[arg(long)]
     pack: bool,
@@ -160,6 +163,7 @@ impl Finetune {
     fn apply(&self, config: &mut Config) {
         self.common.apply(config);
         set!(self, config: model, data, task, columns, adapter_dropout, weight_decay, report_every, patience);
+        set!(self, config: mlm_probability);
         if let Some(way) = self.method {
             way.set(config);
         }
