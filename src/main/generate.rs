@@ -89,8 +89,8 @@ fn answer(
         let text = text.unwrap_or_default();
         let (name, number) = adapter.map_or((format!("{}", i + 1), None), |(name, number)| (name.into(), Some(number)));
         let prompt = Prompt { tokens: prompt(tokenizer, text, args.chat)?, adapter: number };
-        let shown = if args.chat { String::new() } else { text.into() };
-        texts.push(Text { name, prompt, text: shown, pieces: tokenizer.pieces(), left: args.tokens });
+        let (shown, pieces) = shown(tokenizer, text, &prompt.tokens, args.chat);
+        texts.push(Text { name, prompt, text: shown.into(), pieces, left: args.tokens });
     }
     let prompts: Vec<Prompt> = texts.iter().map(|text| text.prompt.clone()).collect();
     if args.tokens > 0 {
@@ -132,15 +132,14 @@ impl Text<'_> {
 /// Writes tokens as they come, up to one that ends a text.
 fn stream(model: &Model, tokenizer: &Tokenizer, text: &str, args: &args::Generate, sampling: Sampling) -> Result<()> {
     let tokens = prompt(tokenizer, text, args.chat)?;
-    let (mut pieces, mut left) = (tokenizer.pieces(), args.tokens);
+    let (shown, mut pieces) = shown(tokenizer, text, &tokens, args.chat);
+    let mut left = args.tokens;
     let mut out = std::io::stdout();
     let mut show = |text: &str| {
         // Nobody reads on: what was written is what was asked for.
         let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     };
-    if !args.chat {
-        show(text);
-    }
+    show(shown);
     if left > 0 {
         generate_while(&model.frozen(), &tokens, sampling, |token| {
             if tokenizer.ends().contains(&token) {
@@ -154,6 +153,14 @@ fn stream(model: &Model, tokenizer: &Tokenizer, text: &str, args: &args::Generat
     show(&pieces.finish());
     show("\n");
     Ok(())
+}
+
+/// What is shown of a prompt, and what comes behind it: an answer in a chat stands alone.
+fn shown<'a>(tokenizer: &'a Tokenizer, text: &'a str, tokens: &[u32], chat: bool) -> (&'a str, Pieces<'a>) {
+    match chat || text.is_empty() {
+        true => ("", tokenizer.pieces()),
+        false => (text, tokenizer.pieces_after(tokens)),
+    }
 }
 
 /// Tokens to go on from.

@@ -77,6 +77,11 @@ fn usage(error: clap::Error) -> ExitCode {
     }
     let text = error.to_string();
     let first: Vec<&str> = text.lines().take_while(|line| !line.trim().is_empty()).map(str::trim).collect();
-    eprintln!("eckart: {}; see eckart --help", first.join(" ").trim_start_matches("error: "));
+    let tip =
+        text.lines().find_map(|line| line.trim().strip_prefix("tip: ")).map_or(String::new(), |tip| format!("; {tip}"));
+    // Usage names the command before its arguments.
+    let usage = text.lines().find_map(|line| line.strip_prefix("Usage: ")).unwrap_or("eckart");
+    let command: Vec<&str> = usage.split(' ').take_while(|word| !word.starts_with(['[', '<', '-'])).collect();
+    eprintln!("eckart: {}{tip}; see {} --help", first.join(" ").trim_start_matches("error: "), command.join(" "));
     ExitCode::from(2)
 }

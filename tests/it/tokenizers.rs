@@ -78,6 +78,12 @@ fn stories260k_has_its_special_tokens() {
     let mut pieces = tokenizer.pieces();
     let streamed: String = ids[1..].iter().map(|&id| pieces.push(id)).collect();
     assert_eq!(streamed + &pieces.finish(), text);
+    for cut in 2..ids.len().min(30) {
+        let (before, behind) = ids[1..].split_at(cut - 1);
+        let mut pieces = tokenizer.pieces_after(before);
+        let streamed: String = behind.iter().map(|&id| pieces.push(id)).collect();
+        assert_eq!(tokenizer.decode(before) + &streamed + &pieces.finish(), text, "cut behind {cut} tokens");
+    }
     assert!(tokenizer.chat(&[], true).unwrap_err().to_string().contains("no chat template"));
 }
 

@@ -82,9 +82,14 @@ impl Tokenizer {
         library::guarded(|| self.library.decode(tokens, false)).unwrap_or_else(|_| '\u{FFFD}'.into())
     }
 
-    /// Decodes tokens one after the other, in complete characters.
+    /// Decodes tokens one after the other, in complete characters, as those of a text of their own.
     pub fn pieces(&self) -> Pieces<'_> {
-        Pieces::new(self)
+        self.pieces_after(&[])
+    }
+
+    /// The same for tokens that go on from these, with the space between where there is one.
+    pub fn pieces_after(&self, tokens: &[u32]) -> Pieces<'_> {
+        Pieces::after(self, tokens)
     }
 
     /// One more than the largest token, which is how many rows an embedding needs.

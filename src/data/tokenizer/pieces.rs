@@ -17,8 +17,10 @@ pub struct Pieces<'a> {
 }
 
 impl<'a> Pieces<'a> {
-    pub(super) fn new(tokenizer: &'a Tokenizer) -> Pieces<'a> {
-        Pieces { tokenizer, recent: Vec::new(), given: 0 }
+    /// Behind these tokens, whose text is there already.
+    pub(super) fn after(tokenizer: &'a Tokenizer, tokens: &[u32]) -> Pieces<'a> {
+        let recent = tokens[tokens.len().saturating_sub(MOST_HELD)..].to_vec();
+        Pieces { tokenizer, given: recent.len(), recent }
     }
 
     /// The text that this token completes; empty while a character is unfinished.
