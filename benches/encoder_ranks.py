@@ -14,7 +14,10 @@ from pathlib import Path
 
 from runs import EXECUTABLE, Ranks, Runs, mean_and_spread
 
-PRETRAINING = "--arch bert --layers 4 --heads 4 --width 128 --context 64 --batch 32 --steps 4000 --optimizer adamw --lr 2e-3"
+PRETRAINING = (
+    "--arch bert --layers 4 --heads 4 --width 128 --context 64 --batch 16 --steps 4000 --mlm-probability 0.4 "
+    "--optimizer adamw --lr 15e-4 --eval-every 2000"
+)
 ROWS = 8000
 TASKS = {"SST-2": "sentence,label", "QNLI": "question,sentence,label"}
 RATES = ["1e-3", "3e-3", "1e-2"]

@@ -31,12 +31,30 @@ ALLOCATED = (
 ORACLE = "greedy, full fine-tuning's update"
 TRIALS = 12
 SEARCH = f"search, {TRIALS} trials"
+# Those ranks without the luck of the run that they were chosen by: each seed's in a run of the next.
+AGAIN = "the search's ranks, another seed"
+# What the search leans to, by hand: uniform ranks times these in the five blocks, which costs the same.
+LATE = "late blocks, by hand"
+LEANING = [0, 0, 1, 2, 2]
+# The same ranks with another scale across them, or another start, whose directions are those that gave the ranks.
+OTHERS = {
+    f"{way}, {other}": (way, other) for way in ["greedy, gradient", ORACLE] for other in ["scale α/r", "constant scale"]
+} | {f"{way}, LoRA-GA": (way, "LoRA-GA") for way in ["uniform", "greedy, gradient"]}
 
 
 def scale(budget):
     """The factor on A B is α/√r: 8 at the uniform rank of the budget."""
     rank = next(rank for rank, parameters in BUDGETS.items() if parameters == budget)
     return {"rank": rank, "alpha": 8 * rank**0.5}
+
+
+def other(name, budget, ranks):
+    """What is not as in the other runs."""
+    if name == "LoRA-GA":
+        return {"start": "lora-ga"}
+    rank = scale(budget)["rank"]
+    alphas = {"alpha": 8 * rank} if name == "scale α/r" else {"alpha_pattern": {path: 8 * r for path, r in ranks.items() if r}}
+    return {"rank_stabilised": False} | alphas
 
 
 def full(folder, paths, seed):
@@ -52,11 +70,21 @@ def full(folder, paths, seed):
     return out / "model"
 
 
-def settings_of(folder, paths, ranks, name, budget, seed):
-    """Settings and flags of a run of this way, and the seconds that it took to decide where that is known; None if it cannot
-    be had."""
+def settings_of(folder, paths, ranks, name, budget, seed, searched):
+    """Settings, beyond the scale, and flags of a run of this way, and the seconds that it took to decide where that is known;
+    None if it cannot be had."""
+    if name in OTHERS:
+        way, difference = OTHERS[name]
+        same = settings_of(folder, paths, ranks, way, budget, seed, searched)
+        return same and (same[0] | other(difference, budget, same[0]["rank_pattern"]), *same[1:])
     if name == "online":
         return {"growth": {"budget": budget}}, (), 0.0
+    if name == LATE:
+        settings, *rest = settings_of(folder, paths, ranks, "uniform", budget, seed, searched)
+        leaning = {path: rank * LEANING[int(path.split(".")[2])] for path, rank in settings["rank_pattern"].items()}
+        return {"rank_pattern": leaning}, *rest
+    if name == AGAIN:
+        return searched and ({"rank_pattern": searched[seed % len(SEEDS) + 1]}, (), 0.0)
     if name == SEARCH:
         return {}, ("--budget", str(budget), "--min", "0", "--search", str(TRIALS)), None
     flags = ["--sensitivity", f"delta:{full(folder, paths, seed)}"] if name == ORACLE else ALLOCATED[name]
@@ -69,15 +97,15 @@ def settings_of(folder, paths, ranks, name, budget, seed):
 class Row:
     """A way at its best rate: reports of all seeds, and the seconds that each took to decide."""
 
-    def __init__(self, runs, folder, paths, ranks, name, budget):
+    def __init__(self, runs, folder, paths, ranks, name, budget, searched):
         self.name, self.found = name, {}
 
         def report(rate, seed):
-            chosen = settings_of(folder, paths, ranks, name, budget, seed)
+            chosen = settings_of(folder, paths, ranks, name, budget, seed, searched)
             if not chosen:
                 return None
             settings, flags, seconds = chosen
-            made = runs.report(f"{name} {budget}", settings | scale(budget), rate, seed, flags)
+            made = runs.report(f"{name} {budget}", scale(budget) | settings, rate, seed, flags)
             return made and (made, made["seconds"] - made["wall_seconds"] if seconds is None else seconds)
 
         def loss(rate):
@@ -89,6 +117,11 @@ class Row:
         if losses[self.rate] < float("inf"):
             found = {seed: report(self.rate, seed) for seed in SEEDS}
             self.found = {seed: made for seed, made in found.items() if made}
+
+    def patterns(self):
+        """Ranks of each seed; nothing unless all are there."""
+        patterns = {seed: made["config"]["rank_pattern"] for seed, (made, _) in self.found.items()}
+        return patterns if len(patterns) == len(SEEDS) else {}
 
     def losses(self):
         return {seed: made["val_loss"] for seed, (made, _) in self.found.items()}
@@ -112,10 +145,12 @@ def main():
     for uniform, budget in BUDGETS.items():
         print(f"**{budget:,} parameters, as uniform rank {uniform}**\n")
         print("| way | parameters | lr | validation loss | less uniform's | seconds to decide |\n|---|---|---|---|---|---|")
-        same = Row(runs, folder, paths, ranks, "uniform", budget)
-        for name in [*ALLOCATED, "online", SEARCH, ORACLE]:
+        same, searched = Row(runs, folder, paths, ranks, "uniform", budget, {}), {}
+        for name in [*ALLOCATED, "online", SEARCH, AGAIN, LATE, ORACLE, *OTHERS]:
             if wanted(name):
-                print(Row(runs, folder, paths, ranks, name, budget).text(same), flush=True)
+                row = Row(runs, folder, paths, ranks, name, budget, searched)
+                searched = row.patterns() if name == SEARCH else searched
+                print(row.text(same), flush=True)
         print()
 
 
