@@ -120,6 +120,11 @@ fn by_rank(all: &[Planned], part: fn(&MemoryUse) -> u64) -> Vec<Named<'_>> {
     curves
 }
 
+/// Whether a mark on an axis stands at a whole number.
+fn is_whole(place: f64) -> bool {
+    (place - place.round()).abs() < 1e-6
+}
+
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 
 /// One chart, with the names of its curves or without.
@@ -141,7 +146,7 @@ where
         .x_label_area_size(36)
         .y_label_area_size(56)
         .build_cartesian_2d(x, y)?;
-    let whole = |log: &f64| format!("{:.0}", log.exp2());
+    let whole = |log: &f64| if is_whole(*log) { format!("{:.0}", log.exp2()) } else { String::new() };
     let size = |x: &f64| format!("{x}");
     let mesh = &mut chart.configure_mesh();
     mesh.x_desc("rank").x_label_formatter(&whole).y_label_formatter(&size).light_line_style(WHITE).draw()?;
@@ -187,6 +192,10 @@ fn draw(path: &Path, title: &str, curves: &[Curve]) -> Result<()> {
         let line = LineSeries::new(curve.points.iter().copied(), style);
         let drawn = chart.draw_series(line).map_err(|e| failed(&e))?;
         drawn.label(curve.name).legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+        // One point makes no line.
+        if let [point] = curve.points[..] {
+            chart.draw_series([Circle::new(point, 3, style.filled())]).map_err(|e| failed(&e))?;
+        }
     }
     let legend = &mut chart.configure_series_labels();
     legend.background_style(WHITE.mix(0.8)).border_style(RGBColor(200, 200, 200)).draw().map_err(|e| failed(&e))?;

@@ -1,6 +1,6 @@
 //! Which rank went where, and how curved a loss is, as SVG.
 
-use super::{Area, COLORS, SIZE};
+use super::{Area, COLORS, SIZE, is_whole};
 use eckart::rank::{Curve, Density};
 use eckart::{Error, Result};
 use plotters::prelude::*;
@@ -27,18 +27,23 @@ pub fn ranks(path: &Path, curves: &[Curve], ranks: &BTreeMap<String, usize>) -> 
             .margin(12)
             .x_label_area_size(30)
             .y_label_area_size(300)
-            .build_cartesian_2d(0.0..most as f64 * 1.05, 0.0..curves.len() as f64)?;
-        let name = |place: &f64| curves.iter().rev().nth(*place as usize).map_or("", |c| &*c.path).to_string();
+            .build_cartesian_2d(0.0..most as f64 * 1.05, -0.5..curves.len() as f64 - 0.5)?;
+        let name = |place: &f64| {
+            let layer = curves.iter().rev().nth(place.round() as usize).filter(|_| is_whole(*place));
+            layer.map_or("", |layer| &*layer.path).to_string()
+        };
+        let whole = |rank: &f64| if is_whole(*rank) { format!("{rank:.0}") } else { String::new() };
         chart
             .configure_mesh()
             .disable_y_mesh()
             .light_line_style(WHITE)
             .y_labels(2 * curves.len())
             .y_label_formatter(&name)
+            .x_label_formatter(&whole)
             .draw()?;
         chart.draw_series((0..curves.len()).map(|i| {
             let place = (curves.len() - 1 - i) as f64;
-            Rectangle::new([(0.0, place + 0.15), (rank(i) as f64, place + 0.85)], COLORS[4].filled())
+            Rectangle::new([(0.0, place - 0.35), (rank(i) as f64, place + 0.35)], COLORS[4].filled())
         }))?;
         gains(&right, curves)
     };
