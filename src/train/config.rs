@@ -405,6 +405,8 @@ mod tests {
         assert!(message(Config { batch: 0, ..Config::default() }).starts_with("batch is 0"));
         assert!(message(Config { lr: Some(f64::NAN), ..Config::default() }).starts_with("lr is NaN"));
         assert!(message(Config { beta2: 1.0, ..Config::default() }).starts_with("beta2 is 1"));
+        let every = |share: f64| Config { mlm_probability: share, ..Config::default() };
+        assert!(message(every(0.0)).starts_with("mlm_probability is 0") && message(every(1.1)).contains("at most 1"));
         assert!(message(Config { width: 130, ..Config::default() }).contains("not divisible by heads"));
         assert!(message(Config { task: Task::Classify, ..Config::default() }).starts_with("task: a classifier"));
         assert!(message(Config { columns: Some(Vec::new()), ..Config::default() }).starts_with("columns: they are"));

@@ -73,6 +73,24 @@ fn a_run_is_a_function_of_its_configuration() {
     assert_ne!(held(usual.clone()), held(Config { seed: 2, ..usual }));
 }
 
+/// Of 22 ordinary tokens in a window of 24, three are hidden unless more are asked for; plans know.
+#[test]
+fn how_many_are_hidden_is_a_setting() {
+    let folder = tempfile::tempdir().unwrap();
+    for (share, each) in [(0.15, 3), (0.5, 11), (1.0, 22)] {
+        let config = Config {
+            mlm_probability: share,
+            steps: 2,
+            eval_every: 2,
+            ..config(folder.path(), Arch::Bert, &format!("{share}"))
+        };
+        let resolved = config.clone().resolved().unwrap();
+        let batch = subject(&resolved).unwrap().source.batch(&resolved, 0, 0);
+        assert_eq!(batch.counted(), each * batch.rows());
+        tiny::assert_as_planned(&tiny::train(&config, false).unwrap().report, &format!("{share} hidden"));
+    }
+}
+
 /// A published tokenizer goes into the model's folder, and fine-tuning goes on from there, on texts of many lengths.
 #[test]
 fn fine_tuning_goes_on_with_the_tokenizer() {
@@ -92,6 +110,7 @@ fn fine_tuning_goes_on_with_the_tokenizer() {
             data: Some(texts.clone()),
             out: Some(out),
             adapter,
+            mlm_probability: 0.4,
             steps: 30,
             context: 24,
             rank: 4,
