@@ -20,7 +20,7 @@ PRETRAINING = (
 )
 ROWS = 8000
 TASKS = {"SST-2": "sentence,label", "QNLI": "question,sentence,label"}
-RATES = ["1e-3", "3e-3", "1e-2"]
+RATES = ["1e-3", "3e-3"]
 SEEDS = [1, 2, 3]
 # That of a uniform rank 2 on four blocks.
 BUDGET = 18432
