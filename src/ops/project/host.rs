@@ -28,17 +28,14 @@ impl Project {
             let drawn = &mut scratch.slice_mut::<T>()[..self.random.rank * width];
             self.draw(self.first + first..self.first + first + width, drawn);
             let panel = Matrix { data: drawn, row_step: width as isize, col_step: 1 };
-            let columns = first..first + width;
-            match self.back {
-                true => self.panel_back(panel, columns, x, y, start),
-                false if first == 0 => self.panel_ahead(panel, columns, x, y, start),
-                false => self.panel_ahead(panel, columns, x, y, Start::Held),
-            }
+            // Ahead, panels add up; back, each gives columns of its own.
+            let start = if self.back || first == 0 { start } else { Start::Held };
+            self.multiply_panel(panel, first..first + width, x, y, start);
         }
     }
 
-    /// Adds what a panel [rank, width] with these columns of P makes of theirs of x.
-    fn panel_ahead<T: Float>(
+    /// What a panel [rank, width] with these columns of P makes of x.
+    fn multiply_panel<T: Float>(
         &self,
         panel: Matrix<T>,
         columns: Range<usize>,
@@ -46,27 +43,15 @@ impl Project {
         y: &mut [T],
         start: Start<'_, T>,
     ) {
-        let part = x.narrow(self.axis, columns.start, columns.len());
-        let (rank, n, x) = (self.random.rank, x.shape()[1 - self.axis], matmul::matrix(&part, 0));
-        match self.axis {
-            0 => cpu::matmul((rank, columns.len(), n), panel, x, y, start),
-            _ => cpu::matmul((n, columns.len(), rank), x, panel.t(), y, start),
-        }
-    }
-
-    /// What belongs to these columns of P, a panel [rank, width].
-    fn panel_back<T: Float>(
-        &self,
-        panel: Matrix<T>,
-        columns: Range<usize>,
-        x: &Array,
-        y: &mut [T],
-        start: Start<'_, T>,
-    ) {
-        let (rank, n, width, x) = (self.random.rank, x.shape()[1 - self.axis], columns.len(), matmul::matrix(x, 0));
-        match self.axis {
-            0 => cpu::matmul((width, rank, n), panel.t(), x, &mut y[columns.start * n..][..width * n], start),
-            _ => cpu::matmul_columns((n, rank, width), x, panel, y, (self.count, columns.start), start),
+        let (rank, width, n) = (self.random.rank, columns.len(), x.shape()[1 - self.axis]);
+        let (first, count) = if self.back { (0, rank) } else { (columns.start, width) };
+        let part = x.narrow(self.axis, first, count);
+        let x = matmul::matrix(&part, 0);
+        match (self.back, self.axis) {
+            (false, 0) => cpu::matmul((rank, width, n), panel, x, y, start),
+            (false, _) => cpu::matmul((n, width, rank), x, panel.t(), y, start),
+            (true, 0) => cpu::matmul((width, rank, n), panel.t(), x, &mut y[columns.start * n..][..width * n], start),
+            (true, _) => cpu::matmul_columns((n, rank, width), x, panel, y, (self.count, columns.start), start),
         }
     }
 }
