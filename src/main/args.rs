@@ -226,6 +226,9 @@ pub struct Eval {
     /// Columns of a table for a classifier, text,label or text,text,label; found by usual names without it
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub columns: Option<Vec<String>>,
+    /// Share of tokens hidden from an encoder; 0.15 without it
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub mlm_probability: Option<f64>,
     /// What hiding tokens from an encoder is a function of
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,

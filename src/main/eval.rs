@@ -13,8 +13,8 @@ use std::process::ExitCode;
 pub fn run(args: &args::Eval) -> Result<ExitCode> {
     let tokenizer = args.base.tokenizer()?;
     let sizes = args.base.sizes(args.max_length)?;
-    let (mask_prompt, columns) = (args.mask_prompt, args.columns.clone());
-    let questions = Questions { mask_prompt, columns, batch: args.batch, seed: args.seed };
+    let args::Eval { mask_prompt, batch, mlm_probability, seed, .. } = *args;
+    let questions = Questions { mask_prompt, columns: args.columns.clone(), batch, mlm_probability, seed };
     let exam = questions.read(&args.data, &tokenizer, &sizes)?;
     let device = Device::by_name(&args.device)?;
     let truncated = exam.truncated;

@@ -3,7 +3,8 @@
 use super::text_lessons::{known, labelled, unlabelled};
 use super::windows::held_back;
 use crate::data::{
-    Batch, Batches, Columns, Dataset, Examples, Goal, LabelledData, LabelledSet, Layout, Reading, Texts, Tokenizer,
+    Batch, Batches, Columns, Dataset, Examples, Goal, LabelledData, LabelledSet, Layout, MASKED, Reading, Texts,
+    Tokenizer,
 };
 use crate::error::{Error, Result};
 use crate::nn::ModelConfig;
@@ -28,6 +29,8 @@ pub struct Questions {
     pub columns: Option<Vec<String>>,
     /// Texts in a batch.
     pub batch: usize,
+    /// Share of tokens hidden from an encoder, above 0 and at most 1; unless given, [`MASKED`].
+    pub mlm_probability: Option<f64>,
     /// What hiding tokens from an encoder is a function of.
     pub seed: u64,
 }
@@ -45,6 +48,15 @@ impl Questions {
         if self.columns.is_some() && sizes.labels.is_none() {
             return refused("columns", "this model is no classifier");
         }
+        match self.mlm_probability {
+            Some(_) if causal || sizes.labels.is_some() => {
+                return refused("mlm_probability", "no tokens are hidden from this model");
+            }
+            Some(share) if !(share > 0.0 && share <= 1.0) => {
+                return refused("mlm_probability", &format!("{share} is not above 0 and at most 1"));
+            }
+            _ => {}
+        }
         match &sizes.labels {
             Some(labels) => self.labelled(path, tokenizer, sizes, labels),
             None if causal => self.causal(path, tokenizer, sizes.context),
@@ -60,7 +72,7 @@ impl Questions {
     }
 
     fn hidden(&self, path: &Path, tokenizer: &Tokenizer, context: usize) -> Result<Exam> {
-        let framing = tokenizer.framing()?;
+        let framing = tokenizer.framing()?.hiding(self.mlm_probability.unwrap_or(MASKED));
         let examples = match path.is_file() {
             true => Examples::framed(path, tokenizer, &framing, context)?,
             false => held_out(Dataset::framed(path, tokenizer, context)?),

@@ -59,7 +59,7 @@ fn config(folder: &Path, model: &Path, out: &str) -> Config {
 /// What a model opened anew makes of the tables.
 fn held_back(config: &Config, model: &Model) -> Evaluation {
     let tokenizer = Tokenizer::open(config.model.as_ref().unwrap()).unwrap();
-    let questions = Questions { mask_prompt: false, columns: None, batch: 7, seed: 9 };
+    let questions = Questions { mask_prompt: false, columns: None, batch: 7, mlm_probability: None, seed: 9 };
     let sizes = ModelConfig { context: config.context, ..model.config().clone() };
     let exam = questions.read(config.data.as_ref().unwrap(), &tokenizer, &sizes).unwrap();
     evaluate(model, exam.batches.into_iter()).unwrap().unwrap()

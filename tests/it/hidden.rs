@@ -136,15 +136,20 @@ fn fine_tuning_goes_on_with_the_tokenizer() {
         let held = folder.path().join("held.jsonl");
         std::fs::write(&held, (81..90).map(row).collect::<String>()).unwrap();
         let tokenizer = Tokenizer::open(&model).unwrap();
+        let read = |mlm_probability, seed| {
+            let questions = Questions { mask_prompt: false, columns: None, batch: 4, mlm_probability, seed };
+            questions.read(&held, &tokenizer, opened.config())
+        };
         let asked = |seed| {
-            let questions = Questions { mask_prompt: false, columns: None, batch: 4, seed };
-            let exam = questions.read(&held, &tokenizer, opened.config()).unwrap();
+            let exam = read(arch.is_encoder().then_some(0.4), seed).unwrap();
             evaluate(&opened, exam.batches.into_iter()).unwrap().unwrap()
         };
         let found = asked(second.seed);
         assert!((found.loss - best).abs() < 1e-5, "{arch:?}: {found:?}, reported {best}");
         assert!(matches!(found.figures, Figures::Tokens { .. }));
         assert_eq!(asked(7).loss == found.loss, arch == Arch::Llama, "what is hidden is a function of the seed");
+        let refused = if arch.is_encoder() { "mlm_probability: 1.5 is not above 0" } else { "no tokens are hidden" };
+        assert!(read(Some(1.5), 1).err().unwrap().to_string().contains(refused));
     }
 }
 
