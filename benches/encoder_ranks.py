@@ -15,8 +15,8 @@ from pathlib import Path
 from runs import EXECUTABLE, Ranks, Runs, mean_and_spread
 
 PRETRAINING = (
-    "--arch bert --layers 4 --heads 4 --width 128 --context 64 --batch 16 --steps 4000 --mlm-probability 0.4 "
-    "--optimizer adamw --lr 15e-4 --eval-every 2000"
+    "--arch bert --layers 4 --heads 4 --width 128 --context 64 --batch 16 --steps 16000 --mlm-probability 0.4 "
+    "--optimizer adamw --lr 15e-4 --eval-every 4000"
 )
 ROWS = 8000
 TASKS = {"SST-2": "sentence,label", "QNLI": "question,sentence,label"}
@@ -26,10 +26,10 @@ SEEDS = [1, 2, 3]
 BUDGET = 18432
 SETTINGS = {
     "task": "classify",
-    "steps": 500,
+    "steps": 1000,
     "batch": 16,
     "context": 64,
-    "warmup": 50,
+    "warmup": 100,
     "lr_floor": 0.05,
     "weight_decay": 0.0,
     "adapter": "lora",
@@ -37,11 +37,12 @@ SETTINGS = {
     "alpha": 8 * 2**0.5,
     "rank_stabilised": True,
     "report_every": 50,
-    "eval_every": 500,
-    "save_every": 500,
+    "eval_every": 1000,
+    "save_every": 1000,
 }
 RULES = {
     "uniform": ["--rule", "uniform"],
+    "uniform, twice the budget": ["--rule", "uniform"],
     "as published": ["--rule", "published", "--sensitivity", "hessian"],
     "closed form (power)": ["--rule", "closed-form:power", "--min", "0"],
     "greedy, gradient": ["--min", "0"],
@@ -70,7 +71,7 @@ def task(source, folder, name):
 
 def row(runs, ranks, settings, name, flags):
     def report(rate, seed):
-        found = ranks.of(name, settings, flags, BUDGET, seed)
+        found = ranks.of(name, settings, flags, BUDGET * (2 if "twice" in name else 1), seed)
         if not found:
             return None
         made = runs.report(name, {"rank_pattern": found["ranks"]}, rate, seed)

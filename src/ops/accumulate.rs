@@ -2,11 +2,9 @@
 
 use super::binary::Add;
 use super::elementwise;
-use super::walk::{CHUNK, Reader};
 use crate::autograd::record;
-use crate::device::{Array, cpu};
+use crate::device::Array;
 use crate::float;
-use crate::scalar::Float;
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
@@ -60,25 +58,6 @@ pub fn add_assign(y: &mut Array, x: &Array) {
     if y.device().is_gpu() {
         elementwise::record_update("plus_f32", x, y);
     } else if y.device().computes() {
-        float!(y.dtype(), T => add::<T>(y, x));
+        float!(y.dtype(), T => elementwise::update::<T>(x, y, #[inline(always)] |y, x| y + x));
     }
-}
-
-fn add<T: Float>(y: &mut Array, x: &Array) {
-    const TASK: usize = 32 * CHUNK;
-    let x = Reader::<T>::new(x);
-    cpu::blocks_into(y.slice_mut::<T>(), TASK, |task, out| {
-        let mut space = [T::zero(); CHUNK];
-        for (i, out) in out.chunks_mut(CHUNK).enumerate() {
-            let x = x.read(task * TASK + i * CHUNK, out.len(), &mut space);
-            cpu::simd(
-                #[inline(always)]
-                || {
-                    for (y, x) in out.iter_mut().zip(x) {
-                        *y += *x;
-                    }
-                },
-            );
-        }
-    });
 }

@@ -54,6 +54,26 @@ pub(crate) fn combine<const N: usize, T: Element, Y: Element>(
     });
 }
 
+/// `y = f(y, x)`, `x` broadcast to the result.
+pub(crate) fn update<T: Element>(x: &Array, y: &mut Array, f: impl Fn(T, T) -> T + Sync + Send) {
+    let x = x.broadcast(y.shape());
+    let x = Reader::<T>::new(&x);
+    cpu::blocks_into(y.slice_mut::<T>(), TASK, |task, out| {
+        let mut space = [T::from_f64(0.0); CHUNK];
+        for (i, out) in out.chunks_mut(CHUNK).enumerate() {
+            let x = x.read(task * TASK + i * CHUNK, out.len(), &mut space);
+            cpu::simd(
+                #[inline(always)]
+                || {
+                    for (y, x) in out.iter_mut().zip(x) {
+                        *y = f(*y, *x);
+                    }
+                },
+            );
+        }
+    });
+}
+
 /// `y = if mask { a } else { b }`, all operands broadcast to the result; a mask is 0 or not.
 pub(crate) fn select<T: Element>(mask: &Array, a: &Array, b: &Array, y: &mut Array) {
     let [mask, a, b] = [mask, a, b].map(|x| x.broadcast(y.shape()));

@@ -1,11 +1,11 @@
 //! Matrix products small enough for the caches, in tiles held in registers.
 
-use crate::device::cpu;
 use crate::scalar::Float;
+use pulp::{Arch, Simd, WithSimd};
 
-/// Columns of a narrow tile; a wide one has twice as many. A 512-bit register holds 16 numbers of f32.
+/// What columns come in: a 512-bit register holds 16 numbers of f32.
 pub(super) const LANES: usize = 16;
-/// Rows of a tile.
+/// What rows come in.
 pub(super) const ROWS: usize = 8;
 
 /// Left operand of a product: element (i, k) is `data[i * row + k * column]`.
@@ -45,16 +45,14 @@ pub(super) fn product<T: Float>(
     assert!(k == 0 || (m - 1) * a.row + (k - 1) * a.column < a.data.len(), "left operand");
     assert!(k == 0 || (k - 1) * b_step + n <= b.len(), "right operand");
     assert!((m - 1) * c_step + n <= c.len(), "result");
-    let tiles = Tiles { k, a, b, b_step, c, c_step, accumulate };
-    // SAFETY: whole tiles inside the matrices, and these inside their slices, as asserted above.
-    cpu::simd(
-        #[inline(always)]
-        || unsafe { tiles.cover(m, n) },
-    );
+    // The tiles are whole and lie inside the matrices, and these inside their slices, as asserted above.
+    Arch::new().dispatch(Tiles { m, n, k, a, b, b_step, c, c_step, accumulate });
 }
 
-/// A product under way.
+/// A product under way: made by [`product`] alone, of whole tiles inside the slices.
 struct Tiles<'a, T> {
+    m: usize,
+    n: usize,
     k: usize,
     a: Left<'a, T>,
     b: &'a [T],
@@ -64,34 +62,45 @@ struct Tiles<'a, T> {
     accumulate: bool,
 }
 
-impl<T: Float> Tiles<'_, T> {
-    /// All tiles of an m by n result.
-    ///
-    /// # Safety
-    /// As for [`Tiles::tile`], for every one of them.
+impl<T: Float> WithSimd for Tiles<'_, T> {
+    type Output = ();
+
     #[inline(always)]
-    unsafe fn cover(mut self, m: usize, n: usize) {
-        let wide = n / (2 * LANES) * (2 * LANES);
-        for i in (0..m).step_by(ROWS) {
-            // SAFETY: the caller's promise.
+    fn with_simd<S: Simd>(self, _: S) {
+        // Sums of f32 stay in registers, of which AVX-512 and NEON have 32 and the others 16.
+        match S::F32_LANES {
+            16 => self.cover::<ROWS, 2>(),
+            4 | 8 => self.cover::<4, 1>(),
+            _ => self.cover::<2, 1>(),
+        }
+    }
+}
+
+impl<T: Float> Tiles<'_, T> {
+    /// All of the result, R rows and W times [`LANES`] columns at a time; R divides [`ROWS`].
+    #[inline(always)]
+    fn cover<const R: usize, const W: usize>(mut self) {
+        let wide = self.n / (W * LANES) * (W * LANES);
+        for i in (0..self.m).step_by(R) {
+            // SAFETY: `product` saw to it that all of these are inside.
             unsafe {
-                for j in (0..wide).step_by(2 * LANES) {
-                    self.tile::<2>(i, j);
+                for j in (0..wide).step_by(W * LANES) {
+                    self.tile::<R, W>(i, j);
                 }
-                if wide < n {
-                    self.tile::<1>(i, wide);
+                if wide < self.n {
+                    self.tile::<R, 1>(i, wide);
                 }
             }
         }
     }
 
-    /// Rows `i..i + ROWS`, columns `j..j + W * LANES`.
+    /// Rows `i..i + R`, columns `j..j + W * LANES`.
     ///
     /// # Safety
     /// These lie inside the result, and what they need inside the operands.
     #[inline(always)]
-    unsafe fn tile<const W: usize>(&mut self, i: usize, j: usize) {
-        let mut sums = [[[T::zero(); LANES]; W]; ROWS];
+    unsafe fn tile<const R: usize, const W: usize>(&mut self, i: usize, j: usize) {
+        let mut sums = [[[T::zero(); LANES]; W]; R];
         // SAFETY: the caller's promise.
         unsafe {
             let a = self.a.data.as_ptr().add(i * self.a.row);
