@@ -7,6 +7,7 @@ pub use ranks::{density, ranks};
 use eckart::train::{MemoryUse, Metrics, Planned};
 use eckart::{Error, Result};
 use plotters::prelude::*;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 const SIZE: (u32, u32) = (900, 540);
@@ -102,14 +103,15 @@ pub fn memory_by_rank(path: &Path, all: &[Planned]) -> Result<()> {
 type Named<'a> = (&'a str, Vec<(f64, f64)>);
 
 fn by_rank(all: &[Planned], part: fn(&MemoryUse) -> u64) -> Vec<Named<'_>> {
-    let ranks: Vec<f64> = all.iter().filter_map(|planned| planned.rank).map(|rank| (rank as f64).log2()).collect();
+    let ranks: BTreeSet<usize> = all.iter().filter_map(|planned| planned.rank).collect();
+    let log = |rank: usize| (rank as f64).log2();
     let mut curves: Vec<Named<'_>> = Vec::new();
     for planned in all {
         let Ok(plan) = &planned.plan else { continue };
         let bytes = part(&plan.peak_bytes) as f64 / MIB;
         let points = match planned.rank {
-            Some(rank) => vec![((rank as f64).log2(), bytes)],
-            None => ranks.iter().map(|&rank| (rank, bytes)).collect(),
+            Some(rank) => vec![(log(rank), bytes)],
+            None => ranks.iter().map(|&rank| (log(rank), bytes)).collect(),
         };
         match curves.last_mut().filter(|(name, _)| *name == planned.method) {
             Some((_, curve)) => curve.extend(points),
