@@ -38,18 +38,10 @@ pub(super) fn product<T: Float>(
     (c, c_step): (&mut [T], usize),
     accumulate: bool,
 ) {
-    assert!(m % ROWS == 0 && n % LANES == 0, "tiles are whole");
-    if m == 0 || n == 0 {
-        return;
-    }
-    assert!(k == 0 || (m - 1) * a.row + (k - 1) * a.column < a.data.len(), "left operand");
-    assert!(k == 0 || (k - 1) * b_step + n <= b.len(), "right operand");
-    assert!((m - 1) * c_step + n <= c.len(), "result");
-    // The tiles are whole and lie inside the matrices, and these inside their slices, as asserted above.
     Arch::new().dispatch(Tiles { m, n, k, a, b, b_step, c, c_step, accumulate });
 }
 
-/// A product under way: made by [`product`] alone, of whole tiles inside the slices.
+/// A product under way.
 struct Tiles<'a, T> {
     m: usize,
     n: usize,
@@ -80,14 +72,22 @@ impl<T: Float> Tiles<'_, T> {
     /// All of the result, R rows and W times [`LANES`] columns at a time; R divides [`ROWS`].
     #[inline(always)]
     fn cover<const R: usize, const W: usize>(mut self) {
-        let wide = self.n / (W * LANES) * (W * LANES);
-        for i in (0..self.m).step_by(R) {
-            // SAFETY: `product` saw to it that all of these are inside.
+        let Tiles { m, n, k, a, b_step, c_step, .. } = self;
+        assert!(m % ROWS == 0 && n % LANES == 0, "tiles are whole");
+        if m == 0 || n == 0 {
+            return;
+        }
+        assert!(k == 0 || (m - 1) * a.row + (k - 1) * a.column < a.data.len(), "left operand");
+        assert!(k == 0 || (k - 1) * b_step + n <= self.b.len(), "right operand");
+        assert!((m - 1) * c_step + n <= self.c.len(), "result");
+        let wide = n / (W * LANES) * (W * LANES);
+        for i in (0..m).step_by(R) {
+            // SAFETY: whole tiles inside the matrices, and these inside their slices, as asserted above.
             unsafe {
                 for j in (0..wide).step_by(W * LANES) {
                     self.tile::<R, W>(i, j);
                 }
-                if wide < self.n {
+                if wide < n {
                     self.tile::<R, 1>(i, wide);
                 }
             }
@@ -129,6 +129,39 @@ impl<T: Float> Tiles<'_, T> {
                 }
                 c.write(*sums);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Small whole numbers, so that sums are exact.
+    fn numbers(count: usize, factor: usize) -> Vec<f32> {
+        (0..count).map(|i| (i * factor % 13) as f32 - 6.0).collect()
+    }
+
+    #[test]
+    fn tiles_of_any_size_make_the_same_product() {
+        let (m, k, n) = (2 * ROWS, 5, 3 * LANES);
+        let (a, b, old) = (numbers(m * k, 7), numbers(k * (n + 1), 5), numbers(m * (n + 2), 3));
+        for (left, accumulate) in [(Left::rows(&a, k), false), (Left::transposed(&a, m), true)] {
+            let tried = |by: fn(Tiles<'_, f32>)| {
+                let mut c = old.clone();
+                let (b, c_step) = (&b[..], n + 2);
+                by(Tiles { m, n, k, a: left, b, b_step: n + 1, c: &mut c, c_step, accumulate });
+                c
+            };
+            let mut exact = old.clone();
+            for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
+                let sum: f32 = (0..k).map(|l| a[i * left.row + l * left.column] * b[l * (n + 1) + j]).sum();
+                exact[i * (n + 2) + j] = sum + if accumulate { old[i * (n + 2) + j] } else { 0.0 };
+            }
+            assert_eq!(tried(|tiles| Arch::new().dispatch(tiles)), exact);
+            assert_eq!(tried(|tiles| tiles.cover::<ROWS, 2>()), exact);
+            assert_eq!(tried(|tiles| tiles.cover::<4, 1>()), exact);
+            assert_eq!(tried(|tiles| tiles.cover::<2, 1>()), exact);
         }
     }
 }
