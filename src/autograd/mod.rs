@@ -53,10 +53,6 @@ pub trait Local {
     fn scale(&self, c: &Tensor, saved: &Tensor) -> Tensor {
         c * &self.slope(saved)
     }
-    /// The same where `c` is needed for nothing else: ops write into its storage.
-    fn scale_owned(&self, c: Tensor, saved: &Tensor) -> Tensor {
-        self.scale(&c, saved)
-    }
 }
 
 /// Transpose of a linear op.

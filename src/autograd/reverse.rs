@@ -1,7 +1,7 @@
 //! Reverse mode: walks the traces, newest first, and frees them as it goes.
 
 use super::record::{LeafId, Node, Trace, apply_onto};
-use super::{Derivative, Factors, Gradient, Local, Saved, fused};
+use super::{Derivative, Factors, Gradient, Saved, fused};
 use crate::tensor::Tensor;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -133,16 +133,12 @@ fn step(trace: Arc<Trace>, c: Tensor, differentiable: bool, pending: &mut HashMa
     if !differentiable {
         add_on(node, &c, &mut needs, pending);
     }
+    let cotangents = pull(&trace, node, &c, &needs, differentiable);
     let (parents, base) = (node.parents.clone(), node.base.clone());
-    let (cotangents, c) = match node.op.derivative() {
-        Derivative::Elementwise(local) if !differentiable && base.is_none() => {
-            (vec![Part::Dense(local.scale_owned(c, elementwise_saved(local, &node.saved)))], None)
-        }
-        _ => (pull(&trace, node, &c, &needs, differentiable), Some(c)),
-    };
     drop(trace); // frees what this op saved, before the next op allocates
-    if let (Some(base), Some(c)) = (base, c) {
-        settle(base, Part::Dense(c), pending, ready);
+    match base {
+        Some(base) => settle(base, Part::Dense(c), pending, ready),
+        None => drop(c),
     }
     for (parent, part) in parents.into_iter().zip(cotangents) {
         if let Some(parent) = parent {
@@ -259,15 +255,12 @@ fn rule(node: &Node, saved: &Saved, c: &Tensor, needs: &[bool], differentiable: 
             wanted.map(|i| i.map(transpose)).collect()
         }
         Derivative::Elementwise(local) => {
-            wanted.map(|i| i.map(|_| local.scale(c, elementwise_saved(local, saved)))).collect()
+            let s = if local.saves_output() { saved.output() } else { saved.input(0) };
+            wanted.map(|i| i.map(|_| local.scale(c, s))).collect()
         }
         Derivative::Custom(rule) => rule.vjp(saved, c, needs),
         Derivative::Fused(rule) => fused::pull(node.op.name(), rule, saved, c, needs, differentiable),
     }
-}
-
-fn elementwise_saved<'a>(local: &dyn Local, saved: &'a Saved) -> &'a Tensor {
-    if local.saves_output() { saved.output() } else { saved.input(0) }
 }
 
 /// Saved tensors with their traces again, so that what is computed from them can be differentiated.

@@ -3,7 +3,6 @@
 
 use super::{Input, Op, Outputs, Sample, elementwise};
 use crate::autograd::{Derivative, Fused, Local, Push, SavedArrays, Tangents};
-use crate::device::observe::{self, Stage};
 use crate::device::{Array, Spec};
 use crate::float;
 use crate::scalar::{Dual, Float, NORMAL, Real};
@@ -67,23 +66,6 @@ impl<F: Function> Local for Unary<F> {
     }
     fn scale(&self, c: &Tensor, saved: &Tensor) -> Tensor {
         Tensor::apply(Scaled::<F>(PhantomData), &[c, saved])
-    }
-    fn scale_owned(&self, mut c: Tensor, saved: &Tensor) -> Tensor {
-        if !c.is_plain() || !saved.is_plain() || !c.value.owned() || c.count() == 0 {
-            return self.scale(&c, saved);
-        }
-        let kernel = |c: &mut Array| scale_in_place::<F>(c, &saved.value);
-        observe::launch(F::NAME, Stage::Backward, &mut c.value, kernel, |c| vec![c]);
-        c
-    }
-}
-
-/// `c` times the slope, where `c` lies.
-fn scale_in_place<F: Function>(c: &mut Array, saved: &Array) {
-    if c.device().is_gpu() {
-        elementwise::record_update(&format!("{}_scaled", F::NAME), saved, c);
-    } else if c.device().computes() {
-        float!(c.dtype(), T => elementwise::update::<T>(saved, c, #[inline(always)] |c, s| c * F::slope(s)));
     }
 }
 

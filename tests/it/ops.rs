@@ -1,16 +1,11 @@
 //! Every op, on its own samples: derivatives right, and wrong ones noticed.
 
 use crate::flip::{Flipped, Part};
-use eckart::autograd::{Derivative, check, grad, vjp};
-use eckart::device::Array;
-use eckart::device::observe::{Observer, Stage, observed};
+use eckart::autograd::{Derivative, check, vjp};
 use eckart::ops::{self, Sample};
 use eckart::{DType, Device, Seed, Tensor};
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
-use std::time::Duration;
 
 const SEED: Seed = Seed(0);
 
@@ -90,50 +85,6 @@ fn an_unflipped_wrapper_passes() {
     for sample in ops::samples() {
         check::sample(&Flipped::of(&sample, Part::Cotangent(usize::MAX)), SEED).verdict().unwrap();
     }
-}
-
-/// Counts backward kernels that wrote where their cotangent lay.
-#[derive(Default)]
-struct InPlace(Cell<usize>);
-
-impl Observer for InPlace {
-    fn kernel(&self, _: &'static str, stage: Stage, _: Duration, _: &[&Array]) {
-        self.0.set(self.0.get() + usize::from(stage == Stage::Backward));
-    }
-}
-
-/// A cotangent that nothing else needs is overwritten, one that is needed is not, and both give the same bits.
-pub fn assert_cotangents_are_used_up(dtype: DType, device: &Device) {
-    let elementwise = |sample: &Sample| matches!(sample.op.derivative(), Derivative::Elementwise(_));
-    let bits = |x: &Tensor| match dtype {
-        DType::F64 => x.to_vec::<f64>().unwrap(),
-        _ => x.to_vec::<f32>().unwrap().into_iter().map(f64::from).collect(),
-    };
-    let mut functions = 0;
-    for sample in ops::samples().into_iter().filter(elementwise) {
-        let x = sample.tensors(SEED, dtype, device)[0].leaf();
-        let c = x.detach() * 0.7 + 0.3;
-        let watcher = Rc::new(InPlace::default());
-        let [kept, used] = [true, false].map(|kept| {
-            let y = sample.apply(&[&x]);
-            let loss = (&y * &c).sum_all();
-            let found = observed(watcher.clone(), || match kept {
-                true => vjp(&y, &c, &[&x], false),
-                false => grad(&loss, &[&x], false),
-            });
-            (bits(&found[0]), watcher.0.get())
-        });
-        assert_eq!((kept.0, kept.1, used.1), (used.0, 0, 1), "{:?}", sample.op);
-        assert_eq!(bits(&c), bits(&(x.detach() * 0.7 + 0.3)), "{:?}", sample.op);
-        functions += 1;
-    }
-    assert_eq!(functions, 15, "functions of one number");
-}
-
-#[test]
-fn cotangents_are_used_up_where_they_lie() {
-    assert_cotangents_are_used_up(DType::F64, &Device::cpu());
-    assert_cotangents_are_used_up(DType::F32, &Device::cpu());
 }
 
 /// Single precision on the host, as on any other device.
