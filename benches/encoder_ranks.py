@@ -46,6 +46,8 @@ RULES = {
     "as published": ["--rule", "published", "--sensitivity", "hessian"],
     "closed form (power)": ["--rule", "closed-form:power", "--min", "0"],
     "greedy, gradient": ["--min", "0"],
+    # No ranks: how far all parameters come.
+    "full fine-tuning": None,
 }
 
 
@@ -71,6 +73,9 @@ def task(source, folder, name):
 
 def row(runs, ranks, settings, name, flags):
     def report(rate, seed):
+        if flags is None:
+            made = runs.report(name, {"adapter": "none", "optimizer": "adamw"}, rate, seed)
+            return made and (made, made["trainable_parameters"])
         found = ranks.of(name, settings, flags, BUDGET * (2 if "twice" in name else 1), seed)
         if not found:
             return None
