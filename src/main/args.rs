@@ -85,6 +85,7 @@ pub struct Train {
 }
 
 #[derive(Args)]
+#[command(mut_arg("out", |out| out.value_name("FILE").help("File to write what was found to, for finetune --ranks")))]
 pub struct Allocate {
     #[command(flatten)]
     pub run: Finetune,
@@ -170,9 +171,10 @@ pub struct Memory {
 }
 
 #[derive(Args)]
+#[command(group(clap::ArgGroup::new("writer").required(true).args(["checkpoint", "model"])))]
 pub struct Generate {
     /// A checkpoint, or the folder of a run: then the best on validation
-    #[arg(long, value_name = "DIR", required_unless_present = "model", conflicts_with = "model")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["adapter", "with", "chat"])]
     pub checkpoint: Option<PathBuf>,
     /// Folder of a model in Hugging Face's layout
     #[arg(long, value_name = "DIR")]
@@ -200,7 +202,7 @@ pub struct Generate {
     #[arg(long, value_name = "X", default_value_t = 0.8, allow_negative_numbers = true)]
     pub temperature: f64,
     /// Draw among this many likeliest tokens
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<usize>())]
     pub top_k: Option<usize>,
     /// What all draws are a function of
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -286,9 +288,10 @@ pub struct Factorise {
 
 /// How ranks are chosen.
 #[derive(Args)]
+#[command(group(clap::ArgGroup::new("ranks").required(true)))]
 pub struct Budget {
     /// Rank of every layer
-    #[arg(long, value_name = "R", group = "ranks", required_unless_present_any = ["energy", "budget"])]
+    #[arg(long, value_name = "R", group = "ranks")]
     pub rank: Option<usize>,
     /// The least rank of each layer that keeps this part of its square, in (0, 1]
     #[arg(long, value_name = "X", group = "ranks", allow_negative_numbers = true)]

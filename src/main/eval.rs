@@ -24,12 +24,12 @@ pub fn run(args: &args::Eval) -> Result<ExitCode> {
         let numbers = choice.numbers(&exam, &args.data)?;
         found(&model, &choice, exam, &numbers, args.batch)
     })?;
+    if truncated > 0 {
+        eprintln!("{truncated} examples were cut to {} tokens", sizes.context);
+    }
     if args.json {
         println!("{}", serde_json::to_string_pretty(&as_json(&all, &parts)).expect("plain data"));
         return Ok(ExitCode::SUCCESS);
-    }
-    if truncated > 0 {
-        eprintln!("{truncated} examples were cut to {} tokens", sizes.context);
     }
     let labels = sizes.labels.as_deref().unwrap_or_default();
     parts.iter().for_each(|(name, part)| println!("{name}: {}", in_words(part, labels)));

@@ -3,7 +3,7 @@
 use crate::args;
 use crate::progress::Progress;
 use crate::ranks::{Chosen, choose, for_adapters};
-use crate::train::{draw, figures, stop_on_signal};
+use crate::train::{draw, figures, stop_on_signal, tell};
 use eckart::train::{Budget, Config, Control, Growth, Search, Searching, Sharing};
 use eckart::train::{next_free, run as run_training, subject};
 use eckart::{Error, Result};
@@ -12,7 +12,10 @@ use std::sync::atomic::AtomicBool;
 
 /// The configuration with ranks as its budget says, unless the run has begun already.
 fn with_ranks(args: &args::Finetune, config: Config, stop: &AtomicBool) -> Result<Config> {
-    let Some(budget) = args.ranks.budget.filter(|_| !args.resume) else { return Ok(config) };
+    let Some(budget) = args.ranks.budget else { return Ok(config) };
+    if args.resume {
+        return goes_on(args, config, budget);
+    }
     for_adapters(&config)?;
     if !args.online {
         let chosen = choose(&config, &args.ranks)?;
@@ -25,6 +28,17 @@ fn with_ranks(args: &args::Finetune, config: Config, stop: &AtomicBool) -> Resul
     };
     let growth = Growth { budget, start: args.ranks.min, ..config.growth.clone().unwrap_or_default() };
     Ok(Config { growth: Some(growth), rank_stabilised: true, ..config })
+}
+
+/// The configuration of a run that has begun: its ranks are chosen, and what its adapters may grow to is said.
+fn goes_on(args: &args::Finetune, config: Config, budget: Budget) -> Result<Config> {
+    match config.growth.as_ref().map(|growth| Budget::Parameters(growth.budget)) {
+        Some(before) if before != budget => {
+            Err(Error::Config(format!("budget was {before} and is now {budget}: a run goes on as it began")))
+        }
+        None if args.online => Err(Error::Config("online: this run began without, and goes on as it began".into())),
+        _ => Ok(config),
+    }
 }
 
 /// The configuration with the best ranks of a search, for the same folder.
@@ -41,6 +55,8 @@ fn searched(
     let sharing = Sharing { budget: chosen.ranks.budget, rule: args.ranks.rule, bounds: args.ranks.bounds() };
     let (curves, subject) = (&chosen.curves, &subject);
     let searching = Searching { config: &resolved, subject, curves, sharing, search, stop };
+    let out = config.out.as_ref().expect("named above").display();
+    eprintln!("trials are kept in {out}/search: if this stops, the same flags with --out {out} go on with them");
     let best = searching.run(&mut |trial| {
         eprintln!("trial {}: validation {:.4} after {} steps", trial.number, trial.val_loss, trial.steps);
     })?;
@@ -56,15 +72,7 @@ pub fn run(args: &args::Finetune) -> Result<ExitCode> {
     progress.finish();
     let trained = trained?;
     draw(&trained)?;
-    let shown = match args.json {
-        true => {
-            println!("{}", serde_json::to_string_pretty(&trained.report).expect("a report is plain data"));
-            Ok(())
-        }
-        false => figures(&trained),
-    };
-    // Whatever became of the figures.
-    let folder = trained.export()?;
+    let folder = tell(args.json, trained, figures)?;
     eprintln!("what was best on validation is in {}", folder.display());
-    shown.map(|()| ExitCode::SUCCESS)
+    Ok(ExitCode::SUCCESS)
 }

@@ -28,10 +28,12 @@ mod train;
 use args::{Cli, Command};
 use clap::Parser;
 use clap::error::ErrorKind;
+use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     quieten_drivers();
+    end_with_the_reader();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(error),
@@ -66,6 +68,22 @@ fn quieten_drivers() {
         // SAFETY: no other thread runs yet.
         unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
     }
+}
+
+/// A reader that has seen enough, as `head` has, ends the program without a word; another fault of stdout is one line.
+fn end_with_the_reader() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let words = panic.payload().downcast_ref::<String>().filter(|words| words.starts_with("failed printing to"));
+        match words {
+            Some(words) if words.contains("Broken pipe") => std::process::exit(0),
+            Some(words) => {
+                let _ = writeln!(std::io::stderr(), "eckart: {words}");
+                std::process::exit(2);
+            }
+            None => usual(panic),
+        }
+    }));
 }
 
 /// Help as clap prints it; errors in one line.

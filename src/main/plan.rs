@@ -19,6 +19,7 @@ pub fn run(args: &args::Plan) -> Result<ExitCode> {
     }
     let config = args.settings.config(false)?.resolved()?;
     if let Some(model) = model(&args.every)? {
+        let config = config.cut_for(&model);
         return show(args, &config, &Plan::of_model(&config, &model)?, None);
     }
     let subject = subject(&config)?;

@@ -49,6 +49,16 @@ pub fn choose(config: &Config, flags: &Flags) -> Result<Chosen> {
     if !without.is_empty() {
         notes.push(format!("without an adapter: {}", without.join(", ")));
     }
+    let at_end = |curve: &&Curve| {
+        let rank = ranks.ranks.get(&curve.path).copied().unwrap_or_default();
+        rank == curve.gains.len() && rank < curve.full_rank()
+    };
+    let looked = matches!(flags.sensitivity, Kind::Of(_)) && flags.rule != Rule::Uniform && flags.max.is_none();
+    if let Some(curve) = curves.iter().find(at_end).filter(|_| looked) {
+        let rank = curve.gains.len();
+        notes
+            .push(format!("some layers have rank {rank}, and no gains were looked for beyond it: --max looks further"));
+    }
     let limit = match budget {
         Budget::Parameters(limit) | Budget::Bytes(limit) | Budget::Memory(limit) => limit,
     };
@@ -75,7 +85,17 @@ fn found(config: &Config, subject: &Subject, device: &Device, flags: &Flags) -> 
             peft::open(adapter)?.put_on(&mut model)?;
             let mut curves = of_adapters(&mut model)?;
             curves.retain(|curve| survey.names.contains(&curve.path));
-            Ok((curves, None, Vec::new()))
+            let has = |name: &&String| curves.iter().any(|curve| curve.path == **name);
+            let lacking: Vec<&str> = survey.names.iter().filter(|name| !has(name)).map(String::as_str).collect();
+            let note = match (curves.is_empty(), lacking.is_empty()) {
+                (true, _) => {
+                    let problem = format!("sensitivity: {} has none of the layers that are meant", adapter.display());
+                    return Err(Error::Config(problem));
+                }
+                (false, true) => Vec::new(),
+                (false, false) => vec![format!("the adapter has no {}, which get none", lacking.join(", "))],
+            };
+            Ok((curves, None, note))
         }
         Kind::Delta(other) => {
             let model = |model: Option<PathBuf>| {

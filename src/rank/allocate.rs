@@ -37,10 +37,11 @@ impl Default for Bounds {
 }
 
 impl Bounds {
-    /// Of one layer.
+    /// Of one layer: the least is kept to whatever is known of gains, beyond which nothing is bought.
     fn of(&self, curve: &Curve) -> (usize, usize) {
-        let most = self.most.min(curve.full_rank()).min(curve.gains.len());
-        (self.least.min(most), most)
+        let most = self.most.min(curve.full_rank());
+        let least = self.least.min(most);
+        (least, most.min(curve.gains.len()).max(least))
     }
 }
 
@@ -118,7 +119,8 @@ fn check(curves: &[Curve], costs: &[u64], budget: u64, bounds: Bounds) -> Result
     if needed > budget {
         let rank = bounds.least;
         return problem(format!(
-            "rank {rank} everywhere takes {needed}, and there are {budget}: a least rank of 0 lets layers go without"
+            "rank {rank} everywhere takes {needed}, and there are {budget}: give that, or a least rank of 0, with which layers may \
+             go without"
         ));
     }
     Ok(())

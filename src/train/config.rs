@@ -266,6 +266,11 @@ impl Config {
         Ok(full)
     }
 
+    /// With texts no longer than a model of these sizes reads.
+    pub fn cut_for(&self, model: &ModelConfig) -> Config {
+        Config { context: self.context.min(model.context), ..self.clone() }
+    }
+
     /// A learning rate to begin with; a model that has learnt already wants a lower one than a new one.
     fn usual_rate(&self, new: f64) -> f64 {
         match (&self.model, self.adapter) {

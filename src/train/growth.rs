@@ -120,7 +120,12 @@ impl Config {
         let Some(Growth { budget, start, .. }) = self.growth else { return Ok(()) };
         each::<Lora>(model, |_, map| map.cut(start.min(map.rank())));
         let taken = parameters(model);
+        let mut cheapest = u64::MAX;
+        each::<Lora>(model, |_, map| cheapest = cheapest.min(cost(map.sizes())));
         match taken <= budget {
+            true if taken == 0 && cheapest > budget => {
+                Err(Error::Config(format!("growth.budget: no rank fits into {budget}; one takes {cheapest}")))
+            }
             true => Ok(()),
             false => Err(Error::Config(format!(
                 "growth.budget: rank {start} everywhere takes {taken}, and there are {budget}: let adapters begin with less"

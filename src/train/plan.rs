@@ -36,8 +36,10 @@ impl Plan {
         Plan::of_trainer(Trainer::of_model(config, model, &source)?, &device)
     }
 
-    /// Plans training of a model of these sizes, whatever the configuration says of them, on full batches.
+    /// Plans training of a model of these sizes, whatever the configuration says of them, on full batches, which are no
+    /// longer than the model reads.
     pub fn of_model(config: &Config, model: &ModelConfig) -> Result<Plan> {
+        let config = &config.cut_for(model);
         let device = Device::null_for(&config.device);
         let mut fresh = Model::new(model, Seed(config.seed).named("model"), &device)?;
         // Maps that are factors were matrices a moment ago.

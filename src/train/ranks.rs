@@ -96,7 +96,7 @@ pub fn share_out(config: &Config, subject: &Subject, curves: &[Curve], sharing: 
     let some: Vec<usize> = curves.iter().map(|curve| bounds.least.clamp(1, curve.full_rank())).collect();
     let (taken, costs) = (measure.of(&some)?, measure.costs(&some)?);
     let of_some: u64 = some.iter().zip(&costs).map(|(&rank, cost)| rank as u64 * cost).sum();
-    let mut room = (limit + of_some).saturating_sub(taken);
+    let mut room = limit.saturating_add(of_some).saturating_sub(taken);
     if room < of_some * bounds.least.min(1) as u64 {
         let advice = format!("rank {} everywhere takes so much: {}", bounds.least, way_out(budget));
         return Err(Error::Memory { needed: taken, limit, advice });

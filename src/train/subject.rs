@@ -2,7 +2,7 @@
 
 use super::windows::Windows;
 use super::{Config, Source};
-use crate::data::{Corpus, EMBEDDED, Specials, Vocabulary, long_enough};
+use crate::data::{Corpus, EMBEDDED, MASKED, Specials, Vocabulary, long_enough};
 use crate::error::{Error, Result};
 use crate::io::{self, hub};
 use crate::nn::{Arch, ModelConfig};
@@ -34,6 +34,7 @@ pub fn subject(config: &Config) -> Result<Subject> {
     if let Some(folder) = &config.model {
         return lessons(config, folder);
     }
+    check_hiding(config, config.arch.is_encoder())?;
     let (text, origin) = match &config.data {
         Some(path) => (io::read(path)?, path.as_path()),
         None => (EMBEDDED.as_bytes().to_vec(), Path::new("the built-in text")),
@@ -55,6 +56,14 @@ pub fn subject(config: &Config) -> Result<Subject> {
     long_enough(windows.parts.each_ref().map(Vec::as_slice), config.context, origin)?;
     let names = Names { vocabulary, labels: None };
     Ok(Subject { source: Box::new(windows), names, fingerprint: format!("{fingerprint:016x}"), notes: Vec::new() })
+}
+
+/// A share of tokens to hide is for models that they are hidden from.
+fn check_hiding(config: &Config, hides: bool) -> Result<()> {
+    match hides || config.mlm_probability == MASKED {
+        true => Ok(()),
+        false => Err(Error::Config("mlm_probability: no tokens are hidden from this model".into())),
+    }
 }
 
 /// A text by characters or bytes; for an encoder behind special tokens.
@@ -107,6 +116,7 @@ fn lessons(config: &Config, folder: &Path) -> Result<Subject> {
     };
     let tokenizer = crate::data::Tokenizer::open(folder)?;
     let sizes = hub::read_config(folder, config.context)?;
+    check_hiding(config, sizes.arch.is_encoder() && config.task == Task::Lm)?;
     if tokenizer.size() > sizes.vocabulary {
         let problem = format!("its tokenizer has {} tokens, the model {}", tokenizer.size(), sizes.vocabulary);
         return Err(Error::Data { path: folder.into(), problem });

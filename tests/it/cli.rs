@@ -116,6 +116,39 @@ fn a_run_leaves_what_it_promises() {
     assert!(lines[1].val_loss.is_some() && lines[0].val_loss.is_none());
     assert!(stderr(&output).contains("all else"), "a profile was asked for");
     generates(out);
+    plans(out);
+}
+
+/// Plans for the model that a run left, whose context is 8, and reads a text with a character that it has no token for.
+fn plans(out: &str) {
+    let plan = |flags: &[&str]| {
+        let config = format!("{out}/model/config.json");
+        let output = ran(&[&["plan", "--model", &config, "--batch", "2", "--json"], flags].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    assert_eq!(plan(&["--context", "100"]), plan(&["--context", "8"]), "texts are no longer than the model reads");
+    assert_eq!(plan(&["--all-methods", "--context", "100"]), plan(&["--all-methods", "--context", "8"]));
+    let text = write(Path::new(out), "other.txt", "the π of it".as_bytes());
+    fails(
+        &["eval", "--model", &format!("{out}/model"), "--data", &text],
+        2,
+        "cannot encode 'π', which its vocabulary lacks",
+    );
+}
+
+/// A reader that is gone when a run ends costs nothing of what it learnt.
+#[cfg(unix)]
+#[test]
+fn a_closed_pipe_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = write(folder.path(), "text", tiny::text(300).as_bytes());
+    let out = folder.path().join("run");
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "\"$@\" | true", "sh", env!("CARGO_BIN_EXE_eckart")]);
+    let output = shell.args(small("train", &data)).args(["--out", out.to_str().unwrap()]).output().unwrap();
+    assert!(out.join("model/model.safetensors").is_file(), "{}", stderr(&output));
+    assert!(!stderr(&output).contains("panicked"), "{}", stderr(&output));
 }
 
 /// Samples from a run's folder, its folder of checkpoints and a single checkpoint.
@@ -136,7 +169,11 @@ fn generates(out: &str) {
     fails(&["generate", "--checkpoint", &one, "--prompt", "π"], 2, "'π' is not among");
     fails(&["generate", "--checkpoint", &one, "--temperature", "-1"], 2, "temperature is -1");
     fails(&["generate", "--checkpoint", "/no/such/run"], 2, "there is no such folder");
-    fails(&["generate"], 2, "--checkpoint <DIR>");
+    fails(&["generate"], 2, "<--checkpoint <DIR>|--model <DIR>>");
+    for ignored in [["--adapter", "nowhere"], ["--with", "nobody"], ["--top-k", "0"]] {
+        let flags = [&["generate", "--checkpoint", &one, "--prompt", "the"], &ignored[..]].concat();
+        fails(&flags, 2, ignored[0]);
+    }
     let model = format!("{one}/model.safetensors");
     let mut bytes = std::fs::read(&model).unwrap();
     let last = bytes.len() - 1;

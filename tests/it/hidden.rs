@@ -110,7 +110,7 @@ fn fine_tuning_goes_on_with_the_tokenizer() {
             data: Some(texts.clone()),
             out: Some(out),
             adapter,
-            mlm_probability: 0.4,
+            mlm_probability: if arch.is_encoder() { 0.4 } else { 0.15 },
             steps: 30,
             context: 24,
             rank: 4,

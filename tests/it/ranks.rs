@@ -361,13 +361,22 @@ fn the_commands_choose_ranks() {
         serde_json::from_str(&text).unwrap()
     };
     let by_file = report("by-file", &["--ranks", &out]);
+    refused(with("finetune", &["--ranks", &out, "--method", "full"]), "--ranks is for adapters");
+    refused(with("finetune", &["--ranks", &out, "--targets", "q_proj"]), "--targets");
     assert_eq!(by_file["trainable_parameters"], ranks["spent"]);
     let at_once = report("at-once", &["--budget", "600", "--min", "0"]);
     assert_eq!(at_once["val_loss"], by_file["val_loss"]);
     let searched = report("searched", &["--budget", "600", "--min", "0", "--search", "2"]);
     assert!(searched["trainable_parameters"].as_u64().unwrap() <= 600);
     let online = report("online", &["--budget", "600", "--min", "0", "--online"]);
-    assert!((1..=600).contains(&online["trainable_parameters"].as_u64().unwrap()));
+    let parameters = |report: &serde_json::Value, name: &str| report[name].as_u64().unwrap();
+    let grown = parameters(&online, "trainable_parameters");
+    assert!((1..=600).contains(&grown));
+    let frozen =
+        |report: &serde_json::Value| parameters(report, "parameters") - parameters(report, "trainable_parameters");
+    assert_eq!(frozen(&online), frozen(&by_file));
+    let resumed = format!("finetune --resume --out {} --budget 500 --online", path("online"));
+    refused(resumed, "budget was 600 parameters and is now 500 parameters");
     let out = path("online-in-words");
     let grown = ["--steps", "4", "--rank", "2", "--budget", "600", "--min", "0", "--online", "--out", &out];
     let shown = run(with("finetune", &grown));
@@ -380,6 +389,12 @@ fn the_commands_choose_ranks() {
     let some = format!("adapter:{}", path("of-some/adapter"));
     let after = report("after-some", &["--budget", "300", "--min", "0", "--sensitivity", &some]);
     assert!((1..=300).contains(&after["trainable_parameters"].as_u64().unwrap()), "layers without curves get nothing");
+    let noted = run(with("allocate", &["--budget", "300", "--min", "0", "--sensitivity", &some]));
+    assert!(noted.contains("the adapter has no model.layers.0.self_attn.k_proj"), "{noted}");
+    let none = ["--budget", "300", "--targets", "up_proj", "--sensitivity", &some];
+    refused(with("allocate", &none), "has none of the layers that are meant");
+    let most = run(with("allocate", &["--budget", "1M", "--min", "7", "--targets", "q_proj", "--sensitivity", &some]));
+    assert!(most.contains("448 parameters spent"), "rank 7 whatever is known of gains: {most}");
     report("full", &["--method", "full"]);
     let delta = format!("delta:{}", path("full/model"));
     run(with("allocate", &["--budget", "300", "--min", "0", "--sensitivity", &delta, "--rule", "closed-form"]));
@@ -401,7 +416,10 @@ fn the_commands_choose_ranks() {
     refused(with("allocate", &["--budget", "20", "--min", "0"]), "no rank that wins anything fits into 20");
     refused(with("finetune", &["--budget", "1MiB", "--online"]), "counted in parameters");
     refused(with("finetune", &["--budget", "10", "--online"]), "growth.budget: rank 1 everywhere takes");
+    refused(with("finetune", &["--budget", "10", "--online", "--min", "0"]), "growth.budget: no rank fits into 10");
     refused(with("finetune", &["--budget", "600", "--online", "--rule", "uniform"]), "cannot be used with");
+    refused(with("finetune", &["--method", "full", "--targets", "q_proj"]), "--targets is for adapters");
+    refused(with("finetune", &["--mlm-probability", "0.4"]), "no tokens are hidden from this model");
     refused(with("finetune", &["--rule", "uniform"]), "--budget");
     refused(with("finetune", &["--budget", "600", "--method", "full"]), "ranks are those of adapters");
     refused(with("finetune", &["--budget", "600", "--method", "dora"]), "give bytes");

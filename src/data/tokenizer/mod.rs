@@ -68,8 +68,16 @@ impl Tokenizer {
 
     /// The tokens of a text, nothing added in front or behind.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoded = library::guarded(|| self.library.encode_fast(text, false));
-        encoded.map(|encoding| encoding.get_ids().to_vec()).map_err(|problem| self.failed("cannot encode", problem))
+        let encoded = |text: &str| library::guarded(|| self.library.encode_fast(text, false));
+        let tokens = encoded(text).map(|encoding| encoding.get_ids().to_vec());
+        tokens.map_err(|problem| {
+            // A vocabulary of characters has no token for others.
+            let other = text.chars().find(|character| encoded(&character.to_string()).is_err());
+            match other {
+                Some(other) => self.failed(&format!("cannot encode {other:?}, which its vocabulary lacks"), problem),
+                None => self.failed("cannot encode", problem),
+            }
+        })
     }
 
     /// The text of tokens, special ones written out. Numbers that are no token are left out; U+FFFD stands for what is

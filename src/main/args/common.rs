@@ -33,7 +33,7 @@ pub struct Common {
     /// Rank of adapters, or of an optimizer's subspaces
     #[arg(long, value_name = "R")]
     rank: Option<usize>,
-    /// Factor on adapters, divided by their rank
+    /// Factor on adapters, divided by their rank, or by its root where ranks differ by layer
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     alpha: Option<f64>,
     /// What adapters begin as: uniform, gaussian, zero-a, pissa, pissa:ITERATIONS or lora-ga

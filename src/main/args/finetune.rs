@@ -92,7 +92,7 @@ pub struct Finetune {
     #[command(flatten)]
     pub ranks: super::Ranks,
     /// Ranks that `allocate` has written
-    #[arg(long = "ranks", value_name = "FILE", conflicts_with = "budget")]
+    #[arg(long = "ranks", value_name = "FILE", conflicts_with_all = ["budget", "targets"])]
     ranks_file: Option<PathBuf>,
     /// Spend the budget while the run goes on: adapters begin at --min and grow where it is predicted to win most
     #[arg(long, requires = "budget", conflicts_with_all = ["sensitivity", "rule", "max", "sample"])]
@@ -149,6 +149,15 @@ impl Finetune {
     pub fn settings(&self) -> Result<Config> {
         let mut config = self.common.begun(self.resume, Config::fine_tuning())?;
         self.apply(&mut config);
+        let of_adapters = [
+            ("--targets", self.targets.is_some()),
+            ("--adapter-dropout", self.adapter_dropout.is_some()),
+            ("--rank-stabilised", self.rank_stabilised),
+            ("--ranks", self.ranks_file.is_some()),
+        ];
+        if let Some((flag, _)) = of_adapters.iter().find(|(_, given)| *given && config.adapter == Adapter::None) {
+            return Err(Error::Config(format!("{flag} is for adapters, and this method trains all weights")));
+        }
         if let Some(path) = &self.ranks_file {
             let text = std::fs::read_to_string(path).map_err(Error::file(path))?;
             let problem = |error: serde_json::Error| Error::Data { path: path.clone(), problem: error.to_string() };
