@@ -41,13 +41,13 @@ SETTINGS = {
     "save_every": 2000,
 }
 RULES = {
-    "uniform": ["--rule", "uniform"],
-    "uniform, twice the budget": ["--rule", "uniform"],
-    "as published": ["--rule", "published", "--sensitivity", "hessian"],
-    "closed form (power)": ["--rule", "closed-form:power", "--min", "0"],
-    "greedy, gradient": ["--min", "0"],
+    "uniform": (BUDGET, ["--rule", "uniform"]),
+    "uniform, twice the budget": (2 * BUDGET, ["--rule", "uniform"]),
+    "as published": (BUDGET, ["--rule", "published", "--sensitivity", "hessian"]),
+    "closed form (power)": (BUDGET, ["--rule", "closed-form:power", "--min", "0"]),
+    "greedy, gradient": (BUDGET, ["--min", "0"]),
     # No ranks: how far all parameters come.
-    "full fine-tuning": None,
+    "full fine-tuning": (None, None),
 }
 
 
@@ -71,12 +71,12 @@ def task(source, folder, name):
     return out
 
 
-def row(runs, ranks, settings, name, flags):
+def row(runs, ranks, settings, name, budget, flags):
     def report(rate, seed):
         if flags is None:
             made = runs.report(name, {"adapter": "none", "optimizer": "adamw"}, rate, seed)
             return made and (made, made["trainable_parameters"])
-        found = ranks.of(name, settings, flags, BUDGET * (2 if "twice" in name else 1), seed)
+        found = ranks.of(name, settings, flags, budget, seed)
         if not found:
             return None
         made = runs.report(name, {"rank_pattern": found["ranks"]}, rate, seed)
@@ -101,8 +101,8 @@ def main():
         settings = SETTINGS | {"model": str(model), "data": str(data), "columns": columns.split(",")}
         runs, ranks = Runs(folder / f"of {name}", "finetune", settings, RATES, None), Ranks(folder / f"of {name}")
         print(f"**{name}**\n\n| way | parameters | lr | validation loss | accuracy, % |\n|---|---|---|---|---|")
-        for rule, flags in RULES.items():
-            print(row(runs, ranks, settings, rule, flags), flush=True)
+        for rule, (budget, flags) in RULES.items():
+            print(row(runs, ranks, settings, rule, budget, flags), flush=True)
         print()
 
 

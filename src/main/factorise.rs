@@ -76,18 +76,14 @@ fn factorised(args: &args::Factorise, device: &Device) -> Result<(Vec<Row>, [usi
     let sizes = args.base.sizes(usize::MAX)?;
     let mut model = args.base.open(&sizes, device)?.frozen();
     let layers = peft::targets(&model, &args.targets)?;
-    let before = parameters(&model);
+    let before = model.parameter_count();
     let moments = inputs(args, &mut model, &sizes, &layers)?;
     let inputs = moments.as_ref().map(|moments| Weighting { moments, damping: DAMPING });
     let ranks = args.budget.ranks(&mut model, &layers, inputs)?;
     let replaced = factorize(&mut model, &ranks, &Method { sketch: None, inputs })?;
     let rows = rows(&mut model, &layers, &replaced);
     hub::save(&model, &args.out, &tokenizer_files(&args.base.model)?)?;
-    Ok((rows, [before, parameters(&model)]))
-}
-
-fn parameters(model: &Model) -> usize {
-    model.parameters().iter().map(|(_, parameter)| parameter.tensor().count()).sum()
+    Ok((rows, [before, model.parameter_count()]))
 }
 
 /// Second moments of the layers' inputs over the data, if there is some.

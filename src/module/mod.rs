@@ -53,6 +53,11 @@ pub trait Module {
         shell
     }
 
+    /// Number of elements of all parameters.
+    fn parameter_count(&self) -> usize {
+        self.parameters().iter().map(|(_, parameter)| parameter.tensor().count()).sum()
+    }
+
     /// Number of elements of all parameters that train.
     fn trainable_parameters(&self) -> usize {
         let mut count = 0;

@@ -38,7 +38,7 @@ impl Default for Bounds {
 
 impl Bounds {
     /// Of one layer: the least is kept to whatever is known of gains, beyond which nothing is bought.
-    fn of(&self, curve: &Curve) -> (usize, usize) {
+    pub(crate) fn of(&self, curve: &Curve) -> (usize, usize) {
         let most = self.most.min(curve.full_rank());
         let least = self.least.min(most);
         (least, most.min(curve.gains.len()).max(least))

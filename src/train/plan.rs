@@ -62,7 +62,7 @@ impl Plan {
             trainer.candidates(growth)?;
         }
         let peak = device.ledger().peak();
-        let parameters = trainer.model.parameters().iter().map(|(_, p)| p.tensor().count()).sum();
+        let parameters = trainer.model.parameter_count();
         Ok(Plan { parameters, peak_bytes: peak.into(), reserved_bytes: Device::most_reserved(peak.total()) })
     }
 

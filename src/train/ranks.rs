@@ -180,8 +180,7 @@ impl Measure<'_> {
         loop {
             let worth = |i: usize| {
                 let curve = &self.curves[i];
-                let most = bounds.most.min(curve.full_rank()).min(curve.gains.len());
-                let gain = (found.ranks[i] < most).then(|| curve.gains[found.ranks[i]])?;
+                let gain = (found.ranks[i] < bounds.of(curve).1).then(|| curve.gains[found.ranks[i]])?;
                 (gain > 0.0).then_some(gain / costs[i] as f64)
             };
             let mut order: Vec<(usize, f64)> = (0..costs.len()).filter_map(|i| Some((i, worth(i)?))).collect();

@@ -53,7 +53,7 @@ impl Report {
         let val_loss = history.iter().rev().find_map(|line| line.val_loss);
         Report {
             device: device.name().into(),
-            parameters: model.parameters().iter().map(|(_, parameter)| parameter.tensor().count()).sum(),
+            parameters: model.parameter_count(),
             trainable_parameters: model.trainable_parameters(),
             steps: history.last().map_or(0, |line| line.step),
             train_loss: (!losses.is_empty()).then(|| losses.iter().sum::<f64>() / losses.len() as f64),

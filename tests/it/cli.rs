@@ -26,6 +26,13 @@ fn ran(args: &[&str]) -> Output {
     eckart(args).output().unwrap()
 }
 
+/// What it prints as JSON.
+fn json(args: &[&str]) -> serde_json::Value {
+    let output = ran(args);
+    assert!(output.status.success(), "{}", stderr(&output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
 /// Ends with this code and one line that has these words.
 pub fn fails(args: &[&str], code: i32, words: &str) {
     let output = ran(args);
@@ -123,9 +130,7 @@ fn a_run_leaves_what_it_promises() {
 fn plans(out: &str) {
     let plan = |flags: &[&str]| {
         let config = format!("{out}/model/config.json");
-        let output = ran(&[&["plan", "--model", &config, "--batch", "2", "--json"], flags].concat());
-        assert!(output.status.success(), "{}", stderr(&output));
-        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+        json(&[&["plan", "--model", &config, "--batch", "2", "--json"], flags].concat())
     };
     assert_eq!(plan(&["--context", "100"]), plan(&["--context", "8"]), "texts are no longer than the model reads");
     assert_eq!(plan(&["--all-methods", "--context", "100"]), plan(&["--all-methods", "--context", "8"]));
@@ -186,11 +191,7 @@ fn generates(out: &str) {
 fn a_plan_is_what_train_would_refuse_by() {
     let folder = tempfile::tempdir().unwrap();
     let data = write(folder.path(), "text", tiny::text(300).as_bytes());
-    let plan = |limit: &str| {
-        let output = ran(&[&small("plan", &data)[..], &["--json", "--memory", limit]].concat());
-        assert!(output.status.success(), "{}", stderr(&output));
-        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
-    };
+    let plan = |limit: &str| json(&[&small("plan", &data)[..], &["--json", "--memory", limit]].concat());
     let roomy = plan("1GiB");
     assert_eq!(roomy["fits"], true);
     let need = roomy["reserved_bytes"].as_u64().unwrap();
@@ -206,9 +207,8 @@ fn a_plan_is_what_train_would_refuse_by() {
 
 #[test]
 fn check_has_a_row_for_every_op() {
-    let output = ran(&["check", "--json"]);
-    assert!(output.status.success(), "{}", stderr(&output));
-    let rows: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let rows = json(&["check", "--json"]);
+    let rows = rows.as_array().unwrap();
     let ops: std::collections::BTreeSet<_> = eckart::ops::samples().iter().map(|sample| sample.op.name()).collect();
     assert!(rows.iter().all(|row| row["passed"] == true && ops.contains(row["op"].as_str().unwrap())));
     assert!(rows.len() * 2 > ops.len(), "{} rows for {} ops", rows.len(), ops.len());
