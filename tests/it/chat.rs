@@ -62,8 +62,8 @@ fn the_clock_stands_where_it_is_put() {
     assert_eq!(tokenizer.chat(&[], false).unwrap(), "29 Feb 2000");
 }
 
-/// Lists that hold themselves over and over: 2²⁶ numbers in a few lines.
-const NESTED: &str = "{% set ns = namespace(x=[1], y=[1]) %}{% for i in range(26) %}\
+/// Lists that hold themselves over and over: 2²⁷ numbers in a few lines.
+const NESTED: &str = "{% set ns = namespace(x=[1], y=[1]) %}{% for i in range(27) %}\
                       {% set ns.x = [ns.x, ns.x] %}{% set ns.y = [ns.y, ns.y] %}{% endfor %}";
 
 /// Each would run for hours, or fill the memory or the stack, if nothing stopped it.
@@ -99,21 +99,13 @@ fn deep() -> impl Iterator<Item = String> {
     })
 }
 
-/// Four times what a template has, for a machine with other things to do.
-const LATE: Duration = Duration::from_secs(20);
-
-/// How long it took, and how it ended.
-fn rendered(template: &str) -> (Duration, eckart::Result<String>) {
+/// How it ended, if it ended too late or well.
+fn not_stopped(template: &str) -> Option<String> {
     let tokenizer = tokenizer(Some(template));
     let start = Instant::now();
     let result = tokenizer.chat(&[Message::new("user", "x")], true);
-    (start.elapsed(), result)
-}
-
-/// How it ended, if it ended too late or well.
-fn not_stopped(template: &str) -> Option<String> {
-    let (took, result) = rendered(template);
-    (took > LATE || result.is_ok()).then(|| format!("{template}: {took:?}, {:?}", result.err()))
+    let took = start.elapsed();
+    (took > Duration::from_secs(20) || result.is_ok()).then(|| format!("{template}: {took:?}, {:?}", result.err()))
 }
 
 #[test]
@@ -121,24 +113,17 @@ fn hostile_templates_stop() {
     let mut all: Vec<String> = HOSTILE.map(str::to_owned).into();
     all.extend(deep());
     all.push("{%}{% generation %}".into());
-    all.push(NESTED.to_owned() + "{{ ns.x | tojson }}");
+    all.extend(["{{ ns.x | tojson }}", "{{ ns.x == ns.y }}"].map(|end| NESTED.to_owned() + end));
     let wrong: Vec<String> = all.iter().filter_map(|template| not_stopped(template)).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// What fuel does not pay for the clock stops, unless a processor is done before.
-#[test]
-fn a_long_comparison_is_given_up() {
-    let (took, _) = rendered(&(NESTED.to_owned() + "{{ ns.x == ns.y }}"));
-    assert!(took < LATE, "{took:?}");
-}
-
-/// In more ways; each leaves a thread busy for a while.
+/// What fuel does not pay for, in more ways; each leaves a thread busy for a while.
 #[test]
 #[ignore = "minutes of busy threads"]
 fn nested_values_are_given_up() {
     let ends =
         ["{{ ns.x }}", "{{ [ns.x].count(ns.y) }}", "{{ {ns.x: 1} }}", "{{ ns.x ~ 'a' }}", "{{ ns.x in [ns.y] }}"];
-    let took = ends.map(|end| rendered(&(NESTED.to_owned() + end)).0);
-    assert!(took.iter().all(|took| *took < LATE), "{took:#?}");
+    let wrong: Vec<String> = ends.iter().filter_map(|end| not_stopped(&(NESTED.to_owned() + end))).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
