@@ -40,10 +40,14 @@ pub(super) fn exponentials<T: Float>(scores: &mut [T], sight: &Sight<'_>, i: usi
         scores.fill(T::zero());
         return (T::zero(), T::zero());
     }
-    for score in scores.iter_mut() {
-        *score = (*score - largest).exp();
+    let mut sums = [T::zero(); LANES];
+    for chunk in scores.chunks_exact_mut(LANES) {
+        for (sum, score) in sums.iter_mut().zip(chunk) {
+            *score = (*score - largest).exp();
+            *sum += *score;
+        }
     }
-    (fold(scores, T::zero(), |a, b| a + b), largest)
+    (halve(sums, |a, b| a + b), largest)
 }
 
 /// Turns the scores of query `i` into probabilities, given the log-sum-exp of all rows [batch, heads, time].
