@@ -12,6 +12,7 @@ macro_rules! set {
 mod common;
 mod finetune;
 mod ranks;
+mod unheard;
 
 pub use finetune::Finetune;
 pub use ranks::{Kind, Ranks};
@@ -29,6 +30,7 @@ use eckart::train::{Adapter as Adapters, Config, Method};
 use serde::de::DeserializeOwned;
 use serde::de::value::{Error as WordError, StrDeserializer};
 use std::path::PathBuf;
+use unheard::{Reader, refuse};
 
 /// Trains small transformers, with memory planned before the run.
 #[derive(Parser)]
@@ -447,6 +449,15 @@ impl Settings {
     pub fn config(&self, resume: bool) -> Result<Config> {
         let mut config = self.common.begun(resume, Config::default())?;
         self.apply(&mut config);
+        self.common.heard(&config)?;
+        let given = [
+            ("--embedding-lr", self.embedding_lr.is_some(), Reader::LoraPlus),
+            ("--resample", self.resample.is_some(), Reader::Subspaces),
+            ("--projection", self.projection.is_some(), Reader::Projections),
+            ("--momentum-transfer", self.momentum_transfer.is_some(), Reader::Subspaces),
+            ("--lift", self.lift.is_some(), Reader::Flora),
+        ];
+        refuse(&given, &config)?;
         Ok(config)
     }
 

@@ -63,6 +63,10 @@ fn bad_flags_and_files_are_one_line() {
     fails(&["--heads", "3"], 2, "width 8 is not divisible by heads 3");
     fails(&["--lr", "-1"], 2, "lr is -1: it must be a positive number");
     fails(&["--lr", "0"], 2, "lr is 0: it must be a positive number");
+    fails(&["--optimizer", "adamw", "--resample", "8"], 2, "--resample is for optimizers with subspaces");
+    fails(&["--optimizer", "apollo-mini", "--rank", "8"], 2, "--rank is for adapters, and for flora");
+    fails(&["--optimizer", "galore", "--lift", "within"], 2, "--lift is for flora");
+    fails(&["--adapter", "lora", "--embedding-lr", "1e-6"], 2, "--embedding-lr is for lora+");
     fails(&["--device", "tpu"], 2, "there is no device \"tpu\"; there are auto, cpu");
     fails(&["--memory", "9kB"], 3, "the limit is 9000");
     fails(&["--memory", "much"], 2, "no amount of memory");

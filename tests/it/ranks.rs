@@ -395,7 +395,7 @@ fn the_commands_choose_ranks() {
     refused(with("allocate", &none), "has none of the layers that are meant");
     let most = run(with("allocate", &["--budget", "1M", "--min", "7", "--targets", "q_proj", "--sensitivity", &some]));
     assert!(most.contains("448 parameters spent"), "rank 7 whatever is known of gains: {most}");
-    report("full", &["--method", "full"]);
+    run(with("finetune", &["--steps", "4", "--out", &path("full"), "--method", "full"]));
     let delta = format!("delta:{}", path("full/model"));
     run(with("allocate", &["--budget", "300", "--min", "0", "--sensitivity", &delta, "--rule", "closed-form"]));
     let published = ["--budget", "700", "--rule", "published", "--sensitivity", "gauss-newton"];
@@ -419,6 +419,10 @@ fn the_commands_choose_ranks() {
     refused(with("finetune", &["--budget", "10", "--online", "--min", "0"]), "growth.budget: no rank fits into 10");
     refused(with("finetune", &["--budget", "600", "--online", "--rule", "uniform"]), "cannot be used with");
     refused(with("finetune", &["--method", "full", "--targets", "q_proj"]), "--targets is for adapters");
+    refused(with("finetune", &["--method", "full", "--rank", "4"]), "--rank is for adapters, and for flora");
+    refused(with("finetune", &["--method", "flora", "--alpha", "4"]), "--alpha is for adapters");
+    refused(with("finetune", &["--lora-plus-ratio", "4"]), "--lora-plus-ratio is for lora+");
+    refused(with("finetune", &["--start", "pissa", "--start-batches", "4"]), "--start-batches is for adapters with");
     refused(with("finetune", &["--mlm-probability", "0.4"]), "no tokens are hidden from this model");
     refused(with("finetune", &["--rule", "uniform"]), "--budget");
     refused(with("finetune", &["--budget", "600", "--method", "full"]), "ranks are those of adapters");

@@ -1,5 +1,6 @@
 //! Flags that every command which trains or plans has.
 
+use super::unheard::{Reader, refuse};
 use crate::aliases::translated;
 use clap::Args;
 use eckart::train::{AdapterStart, Config, Size, latest, previous};
@@ -79,6 +80,17 @@ impl Common {
         set!(self, config: out, device, memory, steps, batch, accumulate, rank, alpha, lora_plus_ratio, lr, seed);
         set!(self, config: start, start_batches, eval_every, save_every);
         config.recompute |= self.recompute;
+    }
+
+    /// An error for a flag that a run of this configuration would not read.
+    pub fn heard(&self, config: &Config) -> Result<()> {
+        let given = [
+            ("--rank", self.rank.is_some(), Reader::Ranks),
+            ("--alpha", self.alpha.is_some(), Reader::Adapters),
+            ("--start-batches", self.start_batches.is_some(), Reader::LoraGa),
+            ("--lora-plus-ratio", self.lora_plus_ratio.is_some(), Reader::LoraPlus),
+        ];
+        refuse(&given, config)
     }
 }
 

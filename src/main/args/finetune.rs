@@ -1,6 +1,7 @@
 //! Flags of `finetune`.
 
 use super::common::Common;
+use super::unheard::{Reader, refuse};
 use super::word;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
@@ -149,15 +150,14 @@ impl Finetune {
     pub fn settings(&self) -> Result<Config> {
         let mut config = self.common.begun(self.resume, Config::fine_tuning())?;
         self.apply(&mut config);
-        let of_adapters = [
-            ("--targets", self.targets.is_some()),
-            ("--adapter-dropout", self.adapter_dropout.is_some()),
-            ("--rank-stabilised", self.rank_stabilised),
-            ("--ranks", self.ranks_file.is_some()),
+        self.common.heard(&config)?;
+        let given = [
+            ("--targets", self.targets.is_some(), Reader::Adapters),
+            ("--adapter-dropout", self.adapter_dropout.is_some(), Reader::Adapters),
+            ("--rank-stabilised", self.rank_stabilised, Reader::Adapters),
+            ("--ranks", self.ranks_file.is_some(), Reader::Adapters),
         ];
-        if let Some((flag, _)) = of_adapters.iter().find(|(_, given)| *given && config.adapter == Adapter::None) {
-            return Err(Error::Config(format!("{flag} is for adapters, and this method trains all weights")));
-        }
+        refuse(&given, &config)?;
         if let Some(path) = &self.ranks_file {
             let text = std::fs::read_to_string(path).map_err(Error::file(path))?;
             let problem = |error: serde_json::Error| Error::Data { path: path.clone(), problem: error.to_string() };
