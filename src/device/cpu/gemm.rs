@@ -26,6 +26,11 @@ impl<T> Matrix<'_, T> {
         self.row_step >= 0 && self.col_step >= 0 && last < self.data.len() as isize
     }
 
+    /// Whether `gemm` reads it as it lies best: any way but by columns.
+    fn by_rows(&self) -> bool {
+        self.col_step == 1 || self.row_step != 1
+    }
+
     /// The matrix from row `i`, column `j` on.
     fn from(&self, i: usize, j: usize) -> Self {
         Matrix { data: &self.data[i * self.row_step as usize + j * self.col_step as usize..], ..*self }
@@ -83,16 +88,14 @@ pub fn matmul_columns<T: Float>(
     assert!(fits, "matrices lie inside their storages");
     let (out, start) = (Output { data: out.as_mut_ptr(), row_step: width }.columns(first), start.columns(first, n));
     let (rows, columns) = piece_of(size, start);
-    if b.col_step == 1 || b.row_step != 1 || rows == m {
+    if b.by_rows() || rows == m || k * STRIPE > PANEL {
         return pieces(size, (rows, columns), a, b, out, start);
     }
-    let wide = (PANEL / k).max(1).next_multiple_of(STRIPE).min(n);
-    let mut panel = vec![T::zero(); k * wide];
+    let mut room = Vec::new();
+    let wide = (PANEL / k / STRIPE * STRIPE).min(n);
     for j in (0..n).step_by(wide) {
         let wide = wide.min(n - j);
-        let panel = &mut panel[..k * wide];
-        lay_out(b.from(0, j), wide, panel);
-        let b = Matrix { data: &*panel, row_step: wide as isize, col_step: 1 };
+        let b = laid_out(b.from(0, j), (k, wide), &mut room);
         pieces((m, k, wide), (rows, columns.min(wide)), a, b, out.columns(j), start.columns(j, wide));
     }
 }
@@ -143,19 +146,25 @@ fn pieces<T: Float>(
     });
 }
 
-/// Elements of a matrix that are laid out by rows at a time.
+/// Most elements of a matrix that are laid out at a time.
 const PANEL: usize = 1 << 20;
-/// Rows of a panel that are laid out at a time.
+/// Rows that are laid out by one task.
 const LAID: usize = 64;
 
-/// Writes a matrix of `n` columns, each of them contiguous, to `panel`, row by row. `gemm` would do so in every piece,
-/// element by element, which for pieces of [`SIDE`] rows takes a fifth of the product's time.
-fn lay_out<T: Float>(b: Matrix<T>, n: usize, panel: &mut [T]) {
+/// The matrix `b[k, n]` by rows, in `room` if its columns are what is contiguous and it is not too large: for products
+/// with several pieces of rows. `gemm` would gather it in each of them, element by element, which for pieces of [`SIDE`]
+/// rows takes a fifth of the product's time.
+pub fn laid_out<'a, T: Float>(b: Matrix<'a, T>, (k, n): (usize, usize), room: &'a mut Vec<T>) -> Matrix<'a, T> {
+    if b.by_rows() || k * n > PANEL || k * n == 0 {
+        return b;
+    }
+    assert!(b.holds(k, n), "a matrix lies inside its storage");
+    room.resize(k * n, T::zero());
     let step = b.col_step as usize;
-    panel.par_chunks_mut(LAID * n).enumerate().for_each(|(i, rows)| {
-        let columns = (&b.data[i * LAID..], step);
-        transpose((n, rows.len() / n), columns, T::one(), (rows, n));
+    room.par_chunks_mut(LAID * n).enumerate().for_each(|(i, rows)| {
+        transpose((n, rows.len() / n), (&b.data[i * LAID..], step), T::one(), (rows, n));
     });
+    Matrix { data: room, row_step: n as isize, col_step: 1 }
 }
 
 /// `out[m, n] = start + factor a[m, k] b[k, n]`, on this thread: for callers that share out their work themselves.

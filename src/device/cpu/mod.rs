@@ -6,7 +6,7 @@ pub mod row;
 mod split;
 mod transpose;
 
-pub use gemm::{Matrix, Start, matmul, matmul_alone, matmul_columns};
+pub use gemm::{Matrix, Start, laid_out, matmul, matmul_alone, matmul_columns};
 pub use narrow::{narrow, pack, packed};
 pub use split::{blocks_into, each, rows, rows_per_piece, split, sum_rows, summed_rows};
 pub use transpose::transpose;

@@ -79,6 +79,16 @@ impl<'a, T: Float> Matrices<'a, T> {
         Matrices { packed: room, ..self }
     }
 
+    /// Ready for [`Matrices::push`] of many pieces: W by rows.
+    fn laying_w(self, room: &'a mut Vec<T>) -> Self {
+        Matrices { w: cpu::laid_out(self.w, (self.sizes.input, self.sizes.output), room), ..self }
+    }
+
+    /// Ready for [`Matrices::pull`] of many pieces: Wᵀ by rows.
+    fn laying_wt(self, room: &'a mut Vec<T>) -> Self {
+        Matrices { w: cpu::laid_out(self.w.t(), (self.sizes.output, self.sizes.input), room).t(), ..self }
+    }
+
     /// `y = start + a b`, a large product.
     fn multiply(&self, sizes: (usize, usize, usize), a: Matrix<T>, b: Matrix<T>, y: &mut [T], start: Start<'_, T>) {
         match self.alone {
@@ -145,6 +155,8 @@ pub(in crate::ops) fn forward<T: Float>(
     let room = shares.piece * rank;
     let (scratch, packed) = out.scratch.expect("declared").slice_mut::<T>().split_at_mut(shares.tasks * room);
     let matrices = Matrices::<T>::new(op, sizes, [1, 2, 3].map(|i| Some(ins[i])), shares.tasks > 1).packing_a(packed);
+    let mut laid = Vec::new();
+    let matrices = if shares.tasks > 1 { matrices.laying_w(&mut laid) } else { matrices };
     let x = ins[0].slice::<T>();
     let kept = out.residuals.first_mut().map(|h| h.slice_mut::<T>()).unwrap_or_default();
     let keeps = !kept.is_empty();
@@ -193,6 +205,8 @@ pub(super) fn backward<T: Float>(
     let x = saved.inputs[0].map(Array::slice::<T>).unwrap_or_default();
     let (h, dy) = (saved.residuals[0].slice::<T>(), dy.slice::<T>());
     let pulls = dx.is_some();
+    let mut laid = Vec::new();
+    let matrices = if pulls && shares.tasks > 1 { matrices.laying_wt(&mut laid) } else { matrices };
     let dx = dx.as_mut().map_or((&mut [][..], 0), |dx| (dx.slice_mut::<T>(), shares.task * input));
     cpu::split(shares.tasks, [dx, (&mut *scratch, share)], |task, [dx, scratch]| {
         let (hd, sums) = scratch.split_at_mut(shares.piece * rank);
