@@ -152,7 +152,7 @@ const PANEL: usize = 1 << 20;
 const LAID: usize = 64;
 
 /// The matrix `b[k, n]` by rows, in `room` if its columns are what is contiguous and it is not too large: for products
-/// with several pieces of rows. `gemm` would gather it in each of them, element by element, which for pieces of [`SIDE`]
+/// with several pieces of rows. `gemm` would gather it in each of them, element by element, which for pieces of 256
 /// rows takes a fifth of the product's time.
 pub fn laid_out<'a, T: Float>(b: Matrix<'a, T>, (k, n): (usize, usize), room: &'a mut Vec<T>) -> Matrix<'a, T> {
     if b.by_rows() || k * n > PANEL || k * n == 0 {
