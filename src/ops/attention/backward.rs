@@ -7,11 +7,14 @@ use super::Attention;
 use super::operand::{Heads, Mask, transpose};
 use super::result::Packed;
 use super::row::{Sight, dot, probabilities};
-use super::sizes::{BLOCK, Sizes, carve};
+use super::sizes::{Sizes, carve};
 use super::tile::{Left, ROWS, product};
 use crate::autograd::SavedArrays;
 use crate::device::{Array, cpu};
 use crate::scalar::Float;
+
+/// Queries of a block: enough that adding to dK and dV pays, few enough for the first-level cache.
+pub(super) const BLOCK: usize = 32;
 
 /// Scratch of one pair: K, Kᵀ, Vᵀ, dK, dV; of one block Q, C, dQ, P, G.
 fn pieces(s: &Sizes) -> [usize; 10] {
@@ -66,8 +69,9 @@ impl<T: Float> Backward<'_, T> {
         let s = &self.s;
         let [k, kt, vt, dk, dv, q, c, dq, p, g] = carve(scratch, pieces(s));
         self.qkv.pack(batch, s.key_slot(kv), 0, k);
-        transpose((k, s.lanes), s, s.scale, kt);
-        transpose(self.qkv.rows(batch, s.value_slot(kv), 0, dv), s, 1.0, vt);
+        transpose(k, s, s.scale, kt);
+        self.qkv.pack(batch, s.value_slot(kv), 0, dv);
+        transpose(dv, s, 1.0, vt);
         dk.fill(T::zero());
         dv.fill(T::zero());
         let mut space = Space { k, kt, vt, dk, dv, q, c, dq, p, g };
@@ -80,7 +84,7 @@ impl<T: Float> Backward<'_, T> {
 
     fn block(&self, at @ [batch, head, first]: [usize; 3], m: &mut Space<'_, T>) {
         let s = &self.s;
-        let rows = s.rows_from(first);
+        let rows = BLOCK.min(s.time - first).next_multiple_of(ROWS);
         self.qkv.pack(batch, head, first, &mut m.q[..rows * s.lanes]);
         self.c.pack(batch, head, first, &mut m.c[..rows * s.lanes]);
         for top in (0..rows).step_by(ROWS) {

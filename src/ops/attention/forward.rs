@@ -4,15 +4,15 @@ use super::Attention;
 use super::operand::{Heads, Mask, transpose};
 use super::result::Shared;
 use super::row::{Sight, exponentials, log_sum_exp};
-use super::sizes::{BLOCK, Sizes, carve};
+use super::sizes::{Sizes, carve};
 use super::tile::{Left, ROWS, product};
 use crate::device::{Array, cpu};
 use crate::ops::Outputs;
 use crate::scalar::Float;
 
-/// Scratch of one pair: keys transposed and values; queries of one block; scores and results of one tile.
+/// Scratch of one pair: keys transposed and values; queries, scores and results of one tile.
 fn pieces(s: &Sizes) -> [usize; 5] {
-    [s.dim * s.keys, s.keys * s.lanes, BLOCK * s.lanes, ROWS * s.keys, ROWS * s.lanes]
+    [s.dim * s.keys, s.keys * s.lanes, ROWS * s.lanes, ROWS * s.keys, ROWS * s.lanes]
 }
 
 pub(super) fn scratch(s: &Sizes) -> [usize; 2] {
@@ -41,48 +41,30 @@ pub(super) fn run<T: Float>(op: &Attention, ins: &[&Array], out: Outputs<'_>) {
     s.each_pair(scratch, pieces(&s), |batch, kv, scratch| kernel.pair(batch, kv, scratch));
 }
 
-/// What one pair works in.
-struct Space<'a, T> {
-    keys: &'a mut [T],
-    values: &'a mut [T],
-    scores: &'a mut [T],
-    result: &'a mut [T],
-}
-
 impl<T: Float> Forward<'_, T> {
     fn pair(&self, batch: usize, kv: usize, scratch: &mut [T]) {
         let s = &self.s;
         let [keys, values, queries, scores, result] = carve(scratch, pieces(s));
-        transpose(self.qkv.rows(batch, s.key_slot(kv), 0, values), s, s.scale, keys);
+        self.qkv.pack(batch, s.key_slot(kv), 0, values);
+        transpose(values, s, s.scale, keys);
         self.qkv.pack(batch, s.value_slot(kv), 0, values);
-        let mut space = Space { keys, values, scores, result };
-        for (head, first) in s.tiles_of(kv, BLOCK) {
-            let rows = s.rows_from(first);
-            let queries = &mut queries[..rows * s.lanes];
+        for (head, first) in s.tiles_of(kv, ROWS) {
             self.qkv.pack(batch, head, first, queries);
-            for (i, queries) in queries.chunks_exact(ROWS * s.lanes).enumerate() {
-                self.tile([batch, head, first + i * ROWS], queries, &mut space);
-            }
+            let (reach, width) = s.reach(first + ROWS);
+            product((ROWS, s.dim, width), Left::rows(queries, s.lanes), (keys, s.keys), (scores, width), false);
+            let sight = Sight { sizes: s, mask: self.mask, batch, head };
+            let mut sums = [(T::zero(), T::zero()); ROWS];
+            cpu::simd(
+                #[inline(always)]
+                || {
+                    for (i, row) in scores.chunks_exact_mut(width).take(ROWS).enumerate() {
+                        sums[i] = exponentials(row, &sight, first + i);
+                    }
+                },
+            );
+            product((ROWS, reach, s.lanes), Left::rows(scores, width), (values, s.lanes), (result, s.lanes), false);
+            self.write([batch, head, first], result, &sums);
         }
-    }
-
-    /// The result of [`ROWS`] queries.
-    fn tile(&self, at @ [batch, head, first]: [usize; 3], queries: &[T], m: &mut Space<'_, T>) {
-        let s = &self.s;
-        let (reach, width) = s.reach(first + ROWS);
-        product((ROWS, s.dim, width), Left::rows(queries, s.lanes), (m.keys, s.keys), (m.scores, width), false);
-        let sight = Sight { sizes: s, mask: self.mask, batch, head };
-        let mut sums = [(T::zero(), T::zero()); ROWS];
-        cpu::simd(
-            #[inline(always)]
-            || {
-                for (i, row) in m.scores.chunks_exact_mut(width).take(ROWS).enumerate() {
-                    sums[i] = exponentials(row, &sight, first + i);
-                }
-            },
-        );
-        product((ROWS, reach, s.lanes), Left::rows(m.scores, width), (m.values, s.lanes), (m.result, s.lanes), false);
-        self.write(at, m.result, &sums);
     }
 
     /// Divides a tile's rows by their sums.

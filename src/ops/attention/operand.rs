@@ -21,21 +21,6 @@ impl<'a, T: Float> Heads<'a, T> {
         Heads { data: x.raw(), steps, time: x.shape()[1], dim: x.shape()[3] }
     }
 
-    /// Times of a head from `first` on as rows of whole tiles, and how far apart these are: where they lie if they are
-    /// whole there, else packed into `space`, [count, lanes].
-    pub fn rows<'b>(&'b self, batch: usize, head: usize, first: usize, space: &'b mut [T]) -> (&'b [T], usize) {
-        let lanes = self.dim.next_multiple_of(LANES);
-        if self.steps[3] == 1 && lanes == self.dim && first + space.len() / lanes <= self.time {
-            return (self.from(batch, head, first), self.steps[1]);
-        }
-        self.pack(batch, head, first, space);
-        (space, lanes)
-    }
-
-    fn from(&self, batch: usize, head: usize, time: usize) -> &'a [T] {
-        &self.data[batch * self.steps[0] + time * self.steps[1] + head * self.steps[2]..]
-    }
-
     /// Times of a head from `first` on, as rows of whole tiles: [count, lanes]. Zeros beyond.
     pub fn pack(&self, batch: usize, head: usize, first: usize, out: &mut [T]) {
         for (i, row) in out.chunks_exact_mut(self.dim.next_multiple_of(LANES)).enumerate() {
@@ -45,7 +30,7 @@ impl<'a, T: Float> Heads<'a, T> {
             }
             let (row, rest) = row.split_at_mut(self.dim);
             rest.fill(T::zero());
-            let data = self.from(batch, head, first + i);
+            let data = &self.data[batch * self.steps[0] + (first + i) * self.steps[1] + head * self.steps[2]..];
             match self.steps[3] {
                 1 => copy(&data[..row.len()], row),
                 step => row.iter_mut().enumerate().for_each(|(d, x)| *x = data[d * step]),
@@ -65,9 +50,9 @@ pub(super) fn copy<T: Copy>(from: &[T], to: &mut [T]) {
     to_rest.iter_mut().zip(from_rest).for_each(|(to, from)| *to = *from);
 }
 
-/// The transpose of rows of whole tiles, times `scale`: [keys, lanes] to [dim, keys].
-pub(super) fn transpose<T: Float>(rows: (&[T], usize), s: &Sizes, scale: f64, out: &mut [T]) {
-    cpu::transpose((s.keys, s.dim), rows, T::of(scale), (out, s.keys));
+/// The transpose of packed rows, times `scale`: [keys, lanes] to [dim, keys].
+pub(super) fn transpose<T: Float>(rows: &[T], s: &Sizes, scale: f64, out: &mut [T]) {
+    cpu::transpose((s.keys, s.dim), (rows, s.lanes), T::of(scale), (out, s.keys));
 }
 
 /// Which keys a mask shows, read where it lies.

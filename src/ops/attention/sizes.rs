@@ -9,10 +9,6 @@ use crate::shape::Shape;
 /// Elements of scratch beyond which fewer pairs run at the same time.
 const SCRATCH: usize = 1 << 22;
 
-/// Queries of a block: enough that fetching them together, and adding to dK and dV, pays; few enough for the
-/// first-level cache.
-pub(super) const BLOCK: usize = 32;
-
 /// Sizes of one attention.
 #[derive(Clone, Copy)]
 pub(super) struct Sizes {
@@ -59,11 +55,6 @@ impl Sizes {
     pub fn tiles_of(&self, kv: usize, step: usize) -> impl Iterator<Item = (usize, usize)> {
         let (group, time) = (self.heads / self.kv_heads, self.time);
         (kv * group..(kv + 1) * group).flat_map(move |head| (0..time).step_by(step).map(move |first| (head, first)))
-    }
-
-    /// Queries of the block from `first` on, in whole tiles.
-    pub fn rows_from(&self, first: usize) -> usize {
-        BLOCK.min(self.time - first).next_multiple_of(ROWS)
     }
 
     /// How many keys query `i` sees, masks aside.

@@ -6,10 +6,11 @@
 //! dQ̇ = Ġ K + G K̇, dK̇ = Ġᵀ Q + Gᵀ Q̇, dV̇ = Ṗᵀ C + Pᵀ Ċ.
 
 use super::Attention;
+use super::backward::BLOCK;
 use super::operand::{Heads, Mask, transpose};
 use super::result::Packed;
 use super::row::{Sight, dot, probabilities};
-use super::sizes::{BLOCK, Sizes, carve};
+use super::sizes::{Sizes, carve};
 use super::tile::{Left, ROWS, product};
 use crate::autograd::SavedArrays;
 use crate::device::{Array, cpu};
@@ -68,7 +69,8 @@ impl<T: Float> Forward<'_, T> {
         let s = &self.s;
         let [kt, dkt, v, dv, q, dq, p, ds, dy] = carve(scratch, forward_pieces(s));
         for (x, kt, v) in [(&self.qkv, &mut *kt, &mut *v), (&self.dqkv, &mut *dkt, &mut *dv)] {
-            transpose(x.rows(batch, s.key_slot(kv), 0, v), s, s.scale, kt);
+            x.pack(batch, s.key_slot(kv), 0, v);
+            transpose(v, s, s.scale, kt);
             x.pack(batch, s.value_slot(kv), 0, v);
         }
         for (head, first) in s.tiles_of(kv, ROWS) {
@@ -173,8 +175,9 @@ impl<T: Float> Backward<'_, T> {
             [(&self.qkv, &mut *k0, &mut *kt0, &mut *vt0), (&self.dqkv, &mut *k1, &mut *kt1, &mut *vt1)]
         {
             x.pack(batch, s.key_slot(kv), 0, k);
-            transpose((k, s.lanes), s, s.scale, kt);
-            transpose(x.rows(batch, s.value_slot(kv), 0, grad_v), s, 1.0, vt);
+            transpose(k, s, s.scale, kt);
+            x.pack(batch, s.value_slot(kv), 0, grad_v);
+            transpose(grad_v, s, 1.0, vt);
         }
         grad_k.fill(T::zero());
         grad_v.fill(T::zero());
@@ -189,7 +192,7 @@ impl<T: Float> Backward<'_, T> {
 
     fn block(&self, at @ [batch, head, first]: [usize; 3], m: &mut Space<'_, T>) {
         let s = &self.s;
-        let rows = s.rows_from(first);
+        let rows = BLOCK.min(s.time - first).next_multiple_of(ROWS);
         for (i, (qkv, c)) in [(&self.qkv, &self.c), (&self.dqkv, &self.dc)].into_iter().enumerate() {
             qkv.pack(batch, head, first, &mut m.q[i][..rows * s.lanes]);
             c.pack(batch, head, first, &mut m.c[i][..rows * s.lanes]);
